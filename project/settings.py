@@ -1,0 +1,131 @@
+"""Settings of the demo project, read from the environment. A host has settings of its own."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+DEBUG = os.environ.get("DJANGO_DEBUG", "1") not in ("", "0", "false", "False")
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "only-for-the-demo" if DEBUG else "")
+ALLOWED_HOSTS = [
+    host
+    for host in os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
+    if host
+]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "bland_sms",
+    "project",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "project.urls"
+WSGI_APPLICATION = "project.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+ENGINES = {
+    "sqlite": "django.db.backends.sqlite3",
+    "postgres": "django.db.backends.postgresql",
+    "postgresql": "django.db.backends.postgresql",
+    "mysql": "django.db.backends.mysql",
+    "mariadb": "django.db.backends.mysql",
+}
+
+
+def database(url: str) -> dict[str, object]:
+    """Django's settings for a URL such as ``postgresql://user:password@host:5432/name``."""
+    parts = urlsplit(url)
+    if parts.scheme not in ENGINES:
+        raise ImproperlyConfigured(
+            f"DATABASE_URL: unknown scheme {parts.scheme!r}, use one of {', '.join(ENGINES)}"
+        )
+    engine = ENGINES[parts.scheme]
+    options: dict[str, object] = dict(parse_qsl(parts.query))
+    if parts.scheme == "sqlite":
+        return {
+            "ENGINE": engine,
+            "NAME": unquote(parts.path.removeprefix("/")) or BASE_DIR / "db.sqlite3",
+            "OPTIONS": {
+                # Readers never wait for the writer, and writers queue instead of failing.
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+                **options,
+            },
+        }
+    if engine.endswith("mysql"):
+        options.setdefault("charset", "utf8mb4")
+    return {
+        "ENGINE": engine,
+        "NAME": unquote(parts.path.removeprefix("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": parts.port or "",
+        "OPTIONS": options,
+    }
+
+
+DATABASES = {"default": database(os.environ.get("DATABASE_URL") or "sqlite://")}
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+
+BLAND_TASKS_BACKEND = os.environ.get("BLAND_TASKS_BACKEND", "")
+if BLAND_TASKS_BACKEND:
+    TASKS = {"default": {"BACKEND": BLAND_TASKS_BACKEND}}
+    # The backend's own app, and the backport on Django 5.2, where there is none.
+    INSTALLED_APPS += [
+        name
+        for name in ("django_tasks", BLAND_TASKS_BACKEND.partition(".")[0])
+        if name != "django" and (name != "django_tasks" or find_spec("django.tasks") is None)
+    ]
+
+BLAND_SMS = {
+    "API_KEY": os.environ.get("BLAND_API_KEY", ""),
+    "BASE_URL": os.environ.get("BLAND_BASE_URL") or "https://api.bland.ai",
+    "WEBHOOK_SECRETS": [
+        secret for secret in os.environ.get("BLAND_WEBHOOK_SECRETS", "").split(",") if secret
+    ],
+}
