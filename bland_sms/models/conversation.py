@@ -1,0 +1,173 @@
+"""The mirror: a Bland account's conversations and their messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Case, Q, Value, When
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
+
+from ..payloads import EPOCH
+from .fields import BlandIdField, digits_of
+
+
+class Status(models.TextChoices):
+    """What a conversation's columns add up to."""
+
+    ACTIVE = "active", pgettext_lazy("conversation", "Active")
+    HANDED_OFF = "handed_off", pgettext_lazy("conversation", "With a person")
+    TIMED_OUT = "timed_out", pgettext_lazy("conversation", "Timed out")
+    COMPLETED = "completed", pgettext_lazy("conversation", "Completed")
+    INACTIVE = "inactive", pgettext_lazy("conversation", "Inactive")
+
+
+class Source(models.IntegerChoices):
+    """Which of Bland's answers told a value. At equal age the larger one is believed."""
+
+    NONE = 0, "none"
+    LIST = 1, "list"
+    DETAIL = 2, "detail"
+    UPDATE = 3, "update"
+
+
+class Conversation(models.Model):
+    """One of Bland's SMS conversations, as Bland last told it. Only ``mirror`` writes here."""
+
+    id = BlandIdField(_("conversation id"), primary_key=True)
+    user_number = models.CharField(_("customer"), max_length=64, default="", blank=True)
+    agent_number = models.CharField(_("our number"), max_length=64, default="", blank=True)
+    is_active = models.BooleanField(_("active"), default=True)
+    created_at = models.DateTimeField(_("created at"), null=True, blank=True)
+    updated_at = models.DateTimeField(_("updated at"), default=EPOCH)
+    """By Bland's clock. The epoch: Bland never told."""
+    timed_out_at = models.DateTimeField(_("timed out at"), null=True, blank=True)
+    ended_by_end_call_node = models.BooleanField(_("ended by an end node"), default=False)
+    message_count = models.IntegerField(_("messages"), default=0)
+    last_message = models.TextField(_("last message"), default="", blank=True)
+    last_message_at = models.DateTimeField(_("last message at"), null=True, blank=True)
+    channel = models.CharField(_("channel"), max_length=32, default="", blank=True)
+    pathway_id = models.CharField(_("pathway id"), max_length=255, default="", blank=True)
+    pathway_version = models.CharField(_("pathway version"), max_length=255, default="", blank=True)
+    current_node_id = models.CharField(_("current node id"), max_length=255, default="", blank=True)
+    summary = models.TextField(_("summary"), default="", blank=True)
+    disposition_tag = models.CharField(_("disposition"), max_length=255, default="", blank=True)
+    variables = models.JSONField(_("variables"), null=True, blank=True)
+    extra = models.JSONField(_("other fields"), default=dict, blank=True)
+    """Whatever Bland sent that has no column."""
+    human_handoff_at = models.DateTimeField(_("handed to a person at"), null=True, blank=True)
+
+    last_activity_at = models.DateTimeField(_("last activity"), default=EPOCH, editable=False)
+    user_digits = models.CharField(max_length=64, default="", editable=False)
+    user_digits_reversed = models.CharField(max_length=64, default="", editable=False)
+    status = models.GeneratedField(
+        verbose_name=_("status"),
+        expression=Case(
+            When(
+                Q(is_active=True, human_handoff_at__isnull=False),
+                then=Value(Status.HANDED_OFF.value),
+            ),
+            When(is_active=True, then=Value(Status.ACTIVE.value)),
+            When(timed_out_at__isnull=False, then=Value(Status.TIMED_OUT.value)),
+            When(ended_by_end_call_node=True, then=Value(Status.COMPLETED.value)),
+            default=Value(Status.INACTIVE.value),
+        ),
+        output_field=models.CharField(max_length=16),
+        db_persist=True,
+    )
+
+    # The ages of law 1. State is ``is_active`` and ``updated_at``, facts are all other columns.
+    observed_at = models.DateTimeField(_("copied at"), default=EPOCH, editable=False)
+    observed_from = models.SmallIntegerField(
+        choices=Source.choices, default=Source.NONE, editable=False
+    )
+    facts_updated_at = models.DateTimeField(default=EPOCH, editable=False)
+    facts_observed_at = models.DateTimeField(default=EPOCH, editable=False)
+    facts_observed_from = models.SmallIntegerField(
+        choices=Source.choices, default=Source.NONE, editable=False
+    )
+    older_facts = models.JSONField(default=dict, editable=False)
+    """Ages of those facts that the newest payload did not mention: name to age, as text."""
+    transcript_observed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    missing_since = models.DateTimeField(_("not found since"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("conversation")
+        verbose_name_plural = _("conversations")
+        default_permissions = ("view",)
+        permissions = [
+            ("view_transcript", "Can read the messages of conversations"),
+            ("deactivate_conversation", "Can deactivate conversations"),
+            ("reactivate_conversation", "Can reactivate conversations"),
+            ("refresh_conversation", "Can refresh conversations from Bland"),
+            ("export_conversation", "Can export conversations"),
+        ]
+        indexes = [
+            models.Index(fields=["last_activity_at", "id"], name="bland_sms_conv_activity"),
+            models.Index(fields=["status", "last_activity_at", "id"], name="bland_sms_conv_status"),
+            models.Index(
+                fields=["agent_number", "last_activity_at", "id"], name="bland_sms_conv_agent"
+            ),
+            models.Index(
+                fields=["is_active", "last_activity_at", "id"], name="bland_sms_conv_active"
+            ),
+            models.Index(fields=["user_number", "id"], name="bland_sms_conv_user"),
+            models.Index(fields=["user_digits"], name="bland_sms_conv_digits"),
+            models.Index(fields=["user_digits_reversed"], name="bland_sms_conv_suffix"),
+            models.Index(fields=["created_at", "id"], name="bland_sms_conv_created"),
+            models.Index(fields=["updated_at", "id"], name="bland_sms_conv_updated"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} (…{self.user_digits[-4:]})" if self.user_digits else self.id
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.derive()
+        super().save(*args, **kwargs)
+
+    def derive(self) -> None:
+        """Fill the columns that follow from others; the database derives ``status`` itself."""
+        self.last_activity_at = self.last_message_at or self.created_at or self.updated_at
+        self.user_digits = digits_of(self.user_number)
+        self.user_digits_reversed = self.user_digits[::-1]
+
+    @property
+    def status_label(self) -> str:
+        """``status`` in words; a generated field has no ``get_status_display``."""
+        return str(Status(self.status).label)
+
+
+class Message(models.Model):
+    """One message of a conversation's transcript. Only ``mirror`` writes here."""
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="messages", db_index=False
+    )
+    bland_id = BlandIdField(max_length=255)
+    position = models.IntegerField()
+    """Its place in Bland's own order, from 0."""
+    sender = models.CharField(_("sender"), max_length=32)
+    """Upper case: USER, AGENT, HUMAN, or anything new."""
+    text = models.TextField(_("text"), default="", blank=True)
+    status = models.CharField(_("delivery"), max_length=64, default="", blank=True)
+    error_code = models.CharField(_("error code"), max_length=64, default="", blank=True)
+    created_at = models.DateTimeField(_("sent at"), null=True, blank=True)
+    attachments = models.JSONField(_("attachments"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+        default_permissions = ()
+        ordering = ["conversation", "position"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["conversation", "bland_id"], name="bland_sms_message_bland_id"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["conversation", "position"], name="bland_sms_message_position")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.conversation_id} {self.position}"

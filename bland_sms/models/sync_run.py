@@ -1,0 +1,53 @@
+"""The log of attempts to bring the mirror up to date."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
+
+
+class SyncRun(models.Model):
+    """One attempt to copy conversations from Bland. Only ``sync`` writes here."""
+
+    class Status(models.TextChoices):
+        RUNNING = "running", pgettext_lazy("sync run", "Running")
+        FINISHED = "finished", pgettext_lazy("sync run", "Finished")
+        INCOMPLETE = "incomplete", pgettext_lazy("sync run", "Incomplete")
+        FAILED = "failed", pgettext_lazy("sync run", "Failed")
+        SKIPPED = "skipped", pgettext_lazy("sync run", "Skipped")
+
+    mode = models.CharField(_("mode"), max_length=16, default="full")
+    trigger = models.CharField(_("trigger"), max_length=16, default="command")
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("requested by"),
+    )
+    status = models.CharField(
+        _("state"), max_length=16, choices=Status.choices, default=Status.RUNNING
+    )
+    cursor = models.CharField(max_length=64, default="", blank=True)
+    seen = models.IntegerField(_("seen"), default=0)
+    created = models.IntegerField(_("created"), default=0)
+    changed = models.IntegerField(_("changed"), default=0)
+    unchanged = models.IntegerField(_("unchanged"), default=0)
+    failed = models.IntegerField(_("failed"), default=0)
+    error = models.CharField(_("error"), max_length=500, default="", blank=True)
+    started_at = models.DateTimeField(_("started at"), default=timezone.now)
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("sync run")
+        verbose_name_plural = _("sync runs")
+        default_permissions = ("view",)
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["status", "id"], name="bland_sms_sync_status")]
+
+    def __str__(self) -> str:
+        return f"{self.mode} {self.pk}: {self.status}"
