@@ -1,0 +1,12 @@
+"""A stateful stand-in for Bland: a local server.
+
+It shares no code with ``client``, ``payloads`` and ``mirror``: a misreading of Bland's
+documentation on one side must not hide one on the other.
+"""
+
+from .account import Account
+from .faults import FaultBook
+from .seeds import seed_account
+from .server import BlandSandbox
+
+__all__ = ["Account", "BlandSandbox", "FaultBook", "seed_account"]
