@@ -1,0 +1,17 @@
+"""Door for staff.
+
+A host that wants its own registers subclasses of these after ``admin.site.unregister``.
+"""
+
+from django.contrib import admin
+
+from ..models import BulkUpdate, Conversation, SyncRun
+from .bulk_updates import BulkUpdateAdmin
+from .conversations import ConversationAdmin
+from .sync_runs import SyncRunAdmin
+
+admin.site.register(Conversation, ConversationAdmin)
+admin.site.register(BulkUpdate, BulkUpdateAdmin)
+admin.site.register(SyncRun, SyncRunAdmin)
+
+__all__ = ["BulkUpdateAdmin", "ConversationAdmin", "SyncRunAdmin"]

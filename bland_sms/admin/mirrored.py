@@ -1,0 +1,106 @@
+"""What all our admin pages share: nothing here is added, edited or deleted by hand."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+from django.utils.translation import gettext as _
+
+from ..payloads import EPOCH
+
+COUNT_CAP = 10_000
+"""No page counts further than this: a COUNT over a million rows takes longer than the page."""
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin
+else:  # django-stubs' generics are not there at run time
+
+    class ModelAdmin(admin.ModelAdmin):
+        __class_getitem__ = classmethod(lambda cls, item: cls)
+
+
+class CappedPaginator(Paginator):  # type: ignore[type-arg]
+    """Counts no further than the cap; pages beyond it do not exist."""
+
+    @cached_property
+    def count(self) -> int:
+        return min(self._counted, COUNT_CAP)
+
+    @cached_property
+    def _counted(self) -> int:
+        assert isinstance(self.object_list, QuerySet)
+        return self.object_list.order_by()[: COUNT_CAP + 1].count()
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether there are more rows than are counted."""
+        return self._counted > COUNT_CAP
+
+
+class MirroredAdmin(ModelAdmin[AnyModel]):
+    """A read-only page over rows that only our own rooms write."""
+
+    list_per_page = 50
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    paginator = CappedPaginator
+
+    class Media:
+        css = {"all": ["bland_sms/admin.css"]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        return [field.name for field in self.opts.fields]
+
+
+def shown_time(moment: datetime | None) -> SafeString | str:
+    """How long ago, with the exact time to hover over and for machines."""
+    if moment is None or moment == EPOCH:
+        return _("unknown")
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        moment.isoformat(),
+        date_format(timezone.localtime(moment), "DATETIME_FORMAT"),
+        ago(moment),
+    )
+
+
+_BIDI_CONTROLS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+
+
+def shown_text(text: str) -> str:
+    """What people wrote, without the characters that turn the rest of the page around."""
+    return text.translate(_BIDI_CONTROLS)
+
+
+def ago(moment: datetime) -> str:
+    """Such as "4 minutes ago"."""
+    if (timezone.now() - moment).total_seconds() < 60:
+        return _("just now")
+    return _("%(time)s ago") % {"time": timesince(moment, depth=1)}
+
+
+def shown_number(number: str) -> SafeString:
+    """A phone number, left to right also on a page that runs from right to left."""
+    return format_html('<bdi dir="ltr">{}</bdi>', number or _("no number"))

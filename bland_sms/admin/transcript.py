@@ -1,0 +1,124 @@
+"""A conversation's messages as a thread, with what we did to it in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import groupby
+from typing import Any
+
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from ..models import BulkUpdateItem, Conversation, Message
+from .mirrored import shown_text
+
+NEWEST_SHOWN = 200
+EVENTS_SHOWN = 50
+SYNTHETIC = "<Call Connected>"
+"""Bland's own first "message" of some threads; nobody wrote it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the thread: a message, or an event of ours."""
+
+    at: datetime | None
+    side: str
+    """``customer``, ``ours`` or ``event``."""
+    label: str
+    text: str
+    delivery: str = ""
+    update_id: int | None = None
+    attachments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What is shown of a thread."""
+
+    days: list[tuple[date | None, list[Entry]]]
+    hidden: int
+    """Earlier messages that are not shown."""
+
+
+def transcript_of(conversation: Conversation, *, show_all: bool, with_text: bool) -> Transcript:
+    """The thread by days. Without ``with_text`` only our own events are in it."""
+    found: list[Message] = []
+    hidden = 0
+    if with_text:
+        messages = conversation.messages.exclude(text=SYNTHETIC).order_by("-position")
+        found = list(messages if show_all else messages[: NEWEST_SHOWN + 1])
+        if not show_all and len(found) > NEWEST_SHOWN:
+            found = found[:NEWEST_SHOWN]
+            hidden = messages.count() - NEWEST_SHOWN
+    entries = _with_events([_entry(message) for message in reversed(found)], conversation)
+    days = [
+        (day, list(lines))
+        for day, lines in groupby(
+            entries, key=lambda entry: timezone.localdate(entry.at) if entry.at else None
+        )
+    ]
+    return Transcript(days, hidden)
+
+
+def _entry(message: Message) -> Entry:
+    labels = {"USER": _("Customer"), "AGENT": _("Agent"), "HUMAN": _("Rep")}
+    delivery = message.status
+    if message.error_code:
+        delivery = f"{delivery} ({message.error_code})"
+    return Entry(
+        at=message.created_at,
+        side="customer" if message.sender == "USER" else "ours",
+        label=labels.get(message.sender, message.sender),
+        text=shown_text(message.text),
+        delivery=delivery,
+        attachments=_links(message.attachments),
+    )
+
+
+def _links(attachments: Any) -> tuple[str, ...]:
+    """Addresses of attachments, http and https only; they are linked to and never loaded."""
+    found = attachments if isinstance(attachments, list) else []
+    urls = [one.get("url") if isinstance(one, dict) else one for one in found]
+    return tuple(
+        url for url in urls if isinstance(url, str) and url.startswith(("https://", "http://"))
+    )
+
+
+def _with_events(entries: list[Entry], conversation: Conversation) -> list[Entry]:
+    """Our events among the messages, each after the last message that is not newer."""
+    items = (
+        BulkUpdateItem.objects.filter(
+            conversation_id=conversation.pk,
+            state=BulkUpdateItem.State.CHANGED,
+            finished_at__isnull=False,
+        )
+        .select_related("bulk_update")
+        .order_by("-finished_at")[:EVENTS_SHOWN]
+    )
+    merged = list(entries)
+    for item in items:
+        event = _event(item)
+        place = len(merged)
+        while place and _is_newer(merged[place - 1], event):
+            place -= 1
+        merged.insert(place, event)
+    return merged
+
+
+def _is_newer(entry: Entry, event: Entry) -> bool:
+    return entry.at is not None and event.at is not None and entry.at > event.at
+
+
+def _event(item: BulkUpdateItem) -> Entry:
+    update = item.bulk_update
+    who = update.requested_by_name or _("an operator")
+    text = _("Reactivated by %(who)s") if update.is_active else _("Deactivated by %(who)s")
+    return Entry(
+        at=item.finished_at,
+        side="event",
+        label="",
+        text=text % {"who": who},
+        update_id=update.pk,
+    )
