@@ -1,0 +1,79 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractUser
+
+from bland_sms.models import BulkUpdate, Conversation
+from bland_sms.sandbox import BlandSandbox
+from bland_sms.sync import refresh
+from bland_sms.updates import prepare, start
+
+KEY = "org_test_key_000000"
+
+
+@pytest.fixture
+def sandbox(settings: Any) -> Iterator[BlandSandbox]:
+    """A stand-in for Bland that the app is connected to."""
+    with BlandSandbox(api_key=KEY) as running:
+        settings.BLAND_SMS = {"API_KEY": KEY, "BASE_URL": running.base_url, "READ_TIMEOUT": 0.4}
+        yield running
+
+
+@pytest.fixture
+def set_bland(settings: Any) -> Callable[..., None]:
+    """Change some of ``BLAND_SMS``."""
+
+    def change(**values: Any) -> None:
+        settings.BLAND_SMS = {**settings.BLAND_SMS, **values}
+
+    return change
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No back-off between requests; what Bland asks for with Retry-After is still honoured."""
+    monkeypatch.setattr("bland_sms.pacing.FIRST_BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setattr("bland_sms.pacing.START_RATE", 1000.0)
+    monkeypatch.setattr("bland_sms.pacing.REFUSED_PAUSE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def copied(sandbox: BlandSandbox, db: None) -> Callable[..., list[str]]:
+    """Make conversations at the stand-in and copy them into the mirror."""
+
+    def make(number: int = 1, **values: Any) -> list[str]:
+        ids = [f"conv_{index:04d}" for index in range(number)]
+        for conversation_id in ids:
+            sandbox.account.add({"id": conversation_id, **values})
+            if number <= 5:
+                refresh(conversation_id)
+        if number > 5:
+            Conversation.objects.bulk_create(Conversation(pk=pk, is_active=True) for pk in ids)
+        sandbox.log.clear()
+        return ids
+
+    return make
+
+
+@pytest.fixture
+def started() -> Callable[..., BulkUpdate]:
+    """Prepare and start an update."""
+
+    def make(ids: list[str], *, is_active: bool = False, **values: Any) -> BulkUpdate:
+        bulk_update = prepare(ids, is_active, **values)
+        start(bulk_update)
+        return bulk_update
+
+    return make
+
+
+@pytest.fixture
+def staff(db: None) -> AbstractUser:
+    """A member of staff with every permission."""
+    return get_user_model().objects.create_superuser("dana", "dana@example.com", "secret-enough")

@@ -1,0 +1,94 @@
+"""A real browser in front of the demo project's pages."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.auth.models import AbstractUser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+def what_is_missing() -> str:
+    """Why there can be no browser, or ``""``."""
+    if importlib.util.find_spec("playwright") is None:
+        return "no browser tests: the package playwright is not installed"
+    if CHROMIUM is None:
+        return "no browser tests: there is no program named chromium"
+    return ""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The browser, for one file of tests."""
+    from playwright.sync_api import sync_playwright
+
+    with pytest.MonkeyPatch.context() as patched:
+        # Playwright keeps an event loop in this thread, and Django would refuse its database.
+        patched.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+            yield browser
+            browser.close()
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    """What a page complained of in the console, or did behind our back."""
+    return []
+
+
+@pytest.fixture
+def window(chromium: Browser, problems: list[str]) -> Iterator[Callable[..., Page]]:
+    """Open a browser window; at the end none may have complained."""
+    contexts = []
+
+    def make(width: int = 1280, **values: Any) -> Page:
+        context = chromium.new_context(viewport={"width": width, "height": 900}, **values)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (problems.append("a dialog"), dialog.dismiss()))
+        page.on("console", lambda message: note(message.type, message.text, message.location))
+        return page
+
+    def note(kind: str, text: str, location: Any) -> None:
+        if kind in ("error", "warning") and "favicon" not in str(location):
+            problems.append(f"{kind}: {text} ({location.get('url')})")
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def desk(window: Callable[..., Page], live_server: Any, staff: AbstractUser) -> Callable[..., Page]:
+    """Open a browser window in which staff has logged in; it shows the conversations."""
+
+    def make(width: int = 1280, **values: Any) -> Page:
+        page = window(width, **values)
+        page.goto(f"{live_server.url}/admin/bland_sms/conversation/")
+        page.fill("#id_username", staff.username)
+        page.fill("#id_password", "secret-enough")
+        page.click("input[type=submit]")
+        page.wait_for_url("**/bland_sms/conversation/")
+        return page
+
+    return make

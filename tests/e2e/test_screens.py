@@ -1,0 +1,269 @@
+"""The screens as staff use them: the main job, wide and narrow, light and dark, by keyboard."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bland_sms.models import BulkUpdate, Conversation
+from bland_sms.sandbox import BlandSandbox
+from bland_sms.sync import refresh_many, sync_all
+
+from .conftest import what_is_missing
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+if missing := what_is_missing():
+    if os.environ.get("BLAND_SMS_CI"):
+        raise RuntimeError(missing)
+    pytest.skip(missing, allow_module_level=True)
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("no_waiting", "account"),
+]
+Desk = Callable[..., "Page"]
+CUSTOMER = "+15550100001"
+OTHERS = ["+15550100002", "+15550100003", "+15550100004"]
+UUID = "b3f1c0de-0000-4000-8000-00000000d001"
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+LOOKS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+
+
+@pytest.fixture
+def account(sandbox: BlandSandbox, transactional_db: None) -> BlandSandbox:
+    """Four active conversations of one customer, and one of each of three others; all copied."""
+    numbers = [CUSTOMER] * 4 + OTHERS
+    for n, number in enumerate(numbers):
+        moment = f"2026-01-0{9 - n}T10:00:00.000Z"
+        messages = [
+            ("AGENT", "Your parcel arrives tomorrow. Details: https://example.com/" + "x" * 150),
+            ("USER", "No " + HOSTILE),
+            ("HUMAN", "Sam here, I will look into it.\nOne moment."),
+        ]
+        sandbox.account.add(
+            {
+                "id": f"conv_{n}" if n else UUID,
+                "user_number": number,
+                "created_at": moment,
+                "updated_at": moment,
+                "last_message_at": moment,
+                "last_message": messages[0][1],
+                "summary": "Wants the parcel on another day. " * 8,
+                "message_count": len(messages),
+                "messages": [
+                    {
+                        "id": f"m{n}-{place}",
+                        "created_at": moment,
+                        "sender": sender,
+                        "message": text,
+                        "status": None if sender == "USER" else "delivered",
+                        "attachments": ["https://files.example.com/a.jpg"],
+                    }
+                    for place, (sender, text) in enumerate(messages)
+                ],
+            }
+        )
+    sync_all()
+    refresh_many(list(sandbox.account.rows))
+    sandbox.log.clear()
+    return sandbox
+
+
+def deactivate_three(page: Page) -> None:
+    """Tick the conversations of the three other customers and deactivate them."""
+    for number in OTHERS:
+        page.get_by_role("row").filter(has_text=number).get_by_role("checkbox").check()
+    page.select_option("select[name=action]", "deactivate_selected")
+    page.click("button[name=index]")
+
+
+def messages(page: Page) -> str:
+    return " ".join(page.locator(".messagelist").inner_text().split())
+
+
+def active(sandbox: BlandSandbox) -> set[str]:
+    return {row["user_number"] for row in sandbox.account.rows.values() if row["is_active"]}
+
+
+def test_screens__from_the_login_to_a_stopped_customer(desk: Desk, account: BlandSandbox) -> None:
+    page = desk()
+    deactivate_three(page)
+    assert "3 conversations deactivated" in messages(page)
+    assert active(account) == {CUSTOMER}
+
+    update = BulkUpdate.objects.get()
+    page.locator(".messagelist").get_by_role("link", name=f"Update {update.pk}").click()
+    assert "Deactivate" in page.inner_text("#content")
+    assert page.locator("table tr", has_text="Changed").count() == 3
+
+    page.goto(page.url.split("bulkupdate")[0] + "conversation/?status=active")
+    page.get_by_role("link", name=CUSTOMER).first.click()
+    page.get_by_role("button", name=re.compile(r"Deactivate all active .* \(4\)")).click()
+    assert "4 conversations deactivated" in messages(page)
+    assert active(account) == set()
+    assert "Deactivated by dana" in page.inner_text("#content")
+    assert not Conversation.objects.filter(is_active=True).exists()
+
+
+def test_screens__without_javascript(desk: Desk, account: BlandSandbox) -> None:
+    page = desk(java_script_enabled=False)
+    deactivate_three(page)
+    assert "3 conversations deactivated" in messages(page)
+    page.locator(".messagelist").get_by_role("link", name=re.compile("Update")).click()
+    assert page.locator("table tr", has_text="Changed").count() == 3
+
+
+def screens(page: Page) -> list[str]:
+    """The addresses of every screen, with something on each."""
+    deactivate_three(page)
+    root = page.url.split("/bland_sms/")[0] + "/bland_sms"
+    update = BulkUpdate.objects.get()
+    return [
+        page.url,
+        f"{root}/conversation/?q=0002,0003,9999",
+        f"{root}/conversation/?q=nobody",
+        f"{root}/conversation/{UUID}/change/",
+        f"{root}/conversation/conv_5F6/change/",
+        f"{root}/conversation/conv_5F6/history/",
+        f"{root}/bulkupdate/",
+        f"{root}/bulkupdate/{update.pk}/change/",
+        f"{root}/syncrun/",
+    ]
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_screens__nothing_is_wider_than_the_window(width: int, scheme: Any, desk: Desk) -> None:
+    page = desk(width, color_scheme=scheme)
+    wider = {}
+    for url in screens(page):
+        page.goto(url)
+        over = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        if over > 0:
+            wider[url] = over
+    assert wider == {}
+
+
+CONTRASTS = """() => {
+  const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map(value => {
+      const part = value / 255;
+      return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const behind = element => {
+    for (let one = element; one; one = one.parentElement) {
+      const colour = parse(getComputedStyle(one).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = {};
+  for (const element of document.querySelectorAll("#content [class*=bland-sms-]")) {
+    if (!element.checkVisibility() || !element.innerText.trim()) continue;
+    const [text, ground] = [light(parse(getComputedStyle(element).color)), light(behind(element))];
+    const ratio = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
+    if (ratio < 4.5) found[element.className] = ratio.toFixed(1);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_screens__our_words_stand_out_from_their_ground(
+    scheme: Any, desk: Desk, account: BlandSandbox
+) -> None:
+    account.faults.add("PATCH conv_5", "422")
+    page = desk(color_scheme=scheme)
+    dim = {}
+    for url in screens(page):
+        page.goto(url)
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (ground == "rgb(255, 255, 255)") is (scheme == "light")
+        dim |= page.evaluate(CONTRASTS)
+    assert dim == {}
+
+
+def test_screens__under_a_strict_content_security_policy(desk: Desk, problems: list[str]) -> None:
+    page = desk()
+    urls = screens(page)
+
+    def guard(route: Any) -> None:
+        answer = route.fetch(max_redirects=0)
+        policy = {"content-security-policy": "default-src 'self'; img-src 'self' data:"}
+        route.fulfill(response=answer, headers={**answer.headers, **policy})
+
+    page.route("**/*", guard)
+    for url in urls:
+        page.goto(url)
+        page.wait_for_load_state("networkidle")
+    assert problems == []
+
+
+def test_conversation__customer_on_one_side_and_we_on_the_other(desk: Desk) -> None:
+    page = desk()
+    page.get_by_role("link", name=OTHERS[0]).click()
+
+    def edges(text: str) -> tuple[float, float]:
+        box = page.get_by_role("listitem").filter(has_text=text).bounding_box()
+        assert box is not None
+        return box["x"], box["x"] + box["width"]
+
+    customer, agent, rep = edges("alert(2)"), edges("Your parcel"), edges("Sam here")
+    assert customer[0] < agent[0]
+    assert customer[0] < rep[0]
+    assert agent[1] == rep[1] > customer[1]
+
+
+def test_conversation__title_of_the_tab(desk: Desk) -> None:
+    page = desk()
+    page.get_by_role("link", name=OTHERS[0]).click()
+    assert OTHERS[0] in page.title()
+    assert "<" not in page.title()
+
+
+def listed(page: Page) -> set[str]:
+    return set(page.locator("#result_list tbody th").all_inner_texts())
+
+
+PASTED = {
+    "international": "+1 555 010 0002\n+1 555 010 0003\n+1 555 010 0004\n",
+    "plain": "5550100002\n5550100003\n5550100004",
+    "printed": "(555) 010-0002\n(555) 010-0003\n(555) 010-0004",
+    "ids": "conv_4\r\nconv_5\r\nconv_6",
+}
+
+
+@pytest.mark.parametrize("text", PASTED.values(), ids=PASTED.keys())
+def test_search__three_pasted_lines(text: str, desk: Desk, live_server: Any) -> None:
+    page = desk()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=live_server.url)
+    page.evaluate("text => navigator.clipboard.writeText(text)", text)
+    page.focus("#searchbar")
+    page.keyboard.press("Control+V")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    assert listed(page) == set(OTHERS)
+
+
+def test_search__three_lines_put_in_by_a_program(desk: Desk) -> None:
+    page = desk()
+    page.fill("#searchbar", "\n".join(OTHERS))
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    assert listed(page) == set(OTHERS)
+
+
+def test_search__one_id_opens_its_conversation(desk: Desk) -> None:
+    page = desk()
+    page.fill("#searchbar", "conv_6")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    assert page.url.endswith("/conv_5F6/change/")
