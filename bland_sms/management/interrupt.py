@@ -1,4 +1,4 @@
-"""A service manager's SIGTERM ends a command as Ctrl-C does: nothing new, the rest written."""
+"""A service manager's SIGTERM, and Ctrl-C, end a command well: nothing new, the rest written."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ from typing import Any
 
 
 @contextmanager
-def stop_signals_as_interrupt() -> Iterator[None]:
-    """Within the block SIGTERM raises KeyboardInterrupt. Does nothing outside the main thread."""
+def stop_signals() -> Iterator[threading.Event]:
+    """Within the block SIGTERM and SIGINT set the event; a second one raises KeyboardInterrupt.
+
+    An exception could come between any two lines, after an answer was read and before it was
+    kept. Outside the main thread, where no handler can be set, nothing ever sets the event.
+    """
+    stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stopped
         return
 
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+    def handle(number: int, frame: Any) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield stopped
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,6 +7,7 @@ a killed process leaves to be looked at.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -66,7 +67,12 @@ class LostLeaseError(Exception):
     """Another process has taken the update over; it looks at what we had in flight."""
 
 
-def run(bulk_update: BulkUpdate, seconds: float | None = None) -> bool:
+def run(
+    bulk_update: BulkUpdate,
+    seconds: float | None = None,
+    *,
+    stopped: threading.Event | None = None,
+) -> bool:
     """Carry out a started update: the only function that asks Bland to change anything.
 
     Safe to call at any time, by any number of processes, after any crash: a second call for an
@@ -74,6 +80,7 @@ def run(bulk_update: BulkUpdate, seconds: float | None = None) -> bool:
 
     Args:
         seconds: For a web request; what is left over stays queued. ``None``: to the end.
+        stopped: Once set nothing new is asked; what is in flight is awaited and written.
 
     Returns:
         True when nothing of the update is open any more.
@@ -88,7 +95,7 @@ def run(bulk_update: BulkUpdate, seconds: float | None = None) -> bool:
         # Whatever of it is still marked as running belongs to a process that died.
         put_back(bulk_update.items.filter(state=State.RUNNING))
         bulk_update = BulkUpdate.objects.select_related("requested_by").get(pk=bulk_update.pk)
-        _Drive(bulk_update, token, seconds).go()
+        _Drive(bulk_update, token, seconds, stopped).go()
     return not BulkUpdateItem.objects.filter(
         bulk_update=bulk_update, state__in=OPEN_STATES
     ).exists()
@@ -107,9 +114,16 @@ def _take_lease(bulk_update_id: int) -> uuid.UUID | None:
 class _Drive:
     """One run of one update."""
 
-    def __init__(self, bulk_update: BulkUpdate, token: uuid.UUID, seconds: float | None) -> None:
+    def __init__(
+        self,
+        bulk_update: BulkUpdate,
+        token: uuid.UUID,
+        seconds: float | None,
+        stopped: threading.Event | None,
+    ) -> None:
         self.update = bulk_update
         self.token = token
+        self.stopped = stopped or threading.Event()
         self.using = router.db_for_write(BulkUpdateItem)
         self.budget = RetryBudget()
         self.allowance = _allowance(seconds, self.budget)
@@ -165,6 +179,8 @@ class _Drive:
 
     def _turn(self, client: BlandClient, pool: ThreadPoolExecutor, workers: int) -> bool:
         """Claim, collect, write; False when there is nothing left to do."""
+        if self.stopped.is_set():
+            self.allowance.stopped.set()
         room = 2 * workers - len(self.futures) - len(self.results)
         due_later = False
         if not self.stop_code and self.allowance.may_pause(0) and room >= max(1, workers // 2):

@@ -16,7 +16,7 @@ from django.db import connection
 
 from bland_sms import updates
 from bland_sms.exceptions import BlandInvalidIdError
-from bland_sms.management.interrupt import stop_signals_as_interrupt
+from bland_sms.management.interrupt import stop_signals
 from bland_sms.models import BulkUpdate
 
 PROGRESS_SECONDS = 0.5
@@ -49,10 +49,8 @@ class Command(BaseCommand):
         except (updates.SelectionError, BlandInvalidIdError) as error:
             raise CommandError(str(error), returncode=2) from None
         updates.start(bulk_update)
-        with stop_signals_as_interrupt(), self._progress(bulk_update):
-            try:
-                updates.run(bulk_update)
-            except KeyboardInterrupt:
+        with stop_signals() as stopped, self._progress(bulk_update):
+            if not updates.run(bulk_update, stopped=stopped) and stopped.is_set():
                 self.stderr.write("\nInterrupted; `bland_sms_work` carries out the rest.")
         bulk_update.refresh_from_db()
         self._report(bulk_update, as_json=options["json"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import close_old_connections
 
-from bland_sms.management.interrupt import stop_signals_as_interrupt
+from bland_sms.management.interrupt import stop_signals
 from bland_sms.models import BulkUpdate
 from bland_sms.updates import run, waiting_updates
 
@@ -29,26 +29,27 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         stopped: list[str] = []
-        with stop_signals_as_interrupt():
-            try:
-                while True:
-                    worked = self._work(stopped)
-                    if not options["once"]:
-                        close_old_connections()
-                        time.sleep(PAUSE_SECONDS)
-                    elif not worked:
-                        break
-            except KeyboardInterrupt:
+        with stop_signals() as ended:
+            while not ended.is_set():
+                worked = self._work(stopped, ended)
+                if not options["once"]:
+                    close_old_connections()
+                    ended.wait(PAUSE_SECONDS)
+                elif not worked:
+                    break
+            if ended.is_set():
                 self.stderr.write("Stopped; the next worker carries on.")
         if stopped:
             raise CommandError("\n".join(stopped))
 
-    def _work(self, stopped: list[str]) -> bool:
+    def _work(self, stopped: list[str], ended: threading.Event) -> bool:
         """One pass over what waits; whether anything came of it."""
         worked = False
         for bulk_update in waiting_updates():
+            if ended.is_set():
+                break
             before = bulk_update.counts()
-            run(bulk_update)
+            run(bulk_update, stopped=ended)
             bulk_update.refresh_from_db()
             after = bulk_update.counts()
             if after == before and bulk_update.status != BulkUpdate.Status.STOPPED:
