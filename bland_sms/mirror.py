@@ -219,7 +219,7 @@ class _Merge:
         if payload.is_active is not None:
             self.exists = True
             self._take_state(payload, payload.is_active, payload.observed_at, source)
-        if isinstance(payload, ConversationPayload):
+        if isinstance(payload, ConversationPayload) and self.row.erased_at is None:
             self._take_facts(payload, payload.observed_at, source)
             self._take_messages(payload, payload.observed_at)
 

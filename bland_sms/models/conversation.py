@@ -91,6 +91,8 @@ class Conversation(models.Model):
     """Ages of those facts that the newest payload did not mention: name to age, as text."""
     transcript_observed_at = models.DateTimeField(null=True, blank=True, editable=False)
     missing_since = models.DateTimeField(_("not found since"), null=True, blank=True)
+    erased_at = models.DateTimeField(_("erased at"), null=True, blank=True, editable=False)
+    """When its person was forgotten: from then on only the state is copied."""
 
     class Meta:
         verbose_name = _("conversation")

@@ -12,6 +12,10 @@ from django.utils.translation import pgettext_lazy
 class SyncRun(models.Model):
     """One attempt to copy conversations from Bland. Only ``sync`` writes here."""
 
+    class Mode(models.TextChoices):
+        INCREMENTAL = "incremental", pgettext_lazy("sync run", "Changes")
+        FULL = "full", pgettext_lazy("sync run", "Everything")
+
     class Status(models.TextChoices):
         RUNNING = "running", pgettext_lazy("sync run", "Running")
         FINISHED = "finished", pgettext_lazy("sync run", "Finished")
@@ -19,8 +23,9 @@ class SyncRun(models.Model):
         FAILED = "failed", pgettext_lazy("sync run", "Failed")
         SKIPPED = "skipped", pgettext_lazy("sync run", "Skipped")
 
-    mode = models.CharField(_("mode"), max_length=16, default="full")
+    mode = models.CharField(_("mode"), max_length=16, choices=Mode.choices, default=Mode.FULL)
     trigger = models.CharField(_("trigger"), max_length=16, default="command")
+    """The door: ``command``, ``admin``, ``api`` or ``task``."""
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         on_delete=models.SET_NULL,
@@ -32,13 +37,25 @@ class SyncRun(models.Model):
     status = models.CharField(
         _("state"), max_length=16, choices=Status.choices, default=Status.RUNNING
     )
-    cursor = models.CharField(max_length=64, default="", blank=True)
+    cursor = models.JSONField(default=list, blank=True, editable=False)
+    """How far it came, written with each page: a list of ranges ``[from, until, reached]`` of
+    Bland's times as text. Where the process died, the next run goes on from here."""
+    watermark = models.DateTimeField(null=True, blank=True, editable=False)
+    """By Bland's clock: every change before it is in the mirror. Of completed runs only."""
+    dialect = models.CharField(max_length=1, default="", blank=True, editable=False)
+    """Which of the list's two query dialects Bland obeyed."""
     seen = models.IntegerField(_("seen"), default=0)
     created = models.IntegerField(_("created"), default=0)
     changed = models.IntegerField(_("changed"), default=0)
     unchanged = models.IntegerField(_("unchanged"), default=0)
     failed = models.IntegerField(_("failed"), default=0)
     error = models.CharField(_("error"), max_length=500, default="", blank=True)
+    lease_key = models.CharField(max_length=16, null=True, blank=True, unique=True, editable=False)
+    """Set while it holds the lease, else NULL: one sync at a time."""
+    lease_token = models.UUIDField(null=True, blank=True, editable=False)
+    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    walk_began_at = models.DateTimeField(default=timezone.now, editable=False)
+    """Ours: when the walk began that it finishes, perhaps in a run that died."""
     started_at = models.DateTimeField(_("started at"), default=timezone.now)
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
 
