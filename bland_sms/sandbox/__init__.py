@@ -8,5 +8,6 @@ from .account import Account
 from .faults import FaultBook
 from .seeds import seed_account
 from .server import BlandSandbox
+from .stand_in import StandIn
 
-__all__ = ["Account", "BlandSandbox", "FaultBook", "seed_account"]
+__all__ = ["Account", "BlandSandbox", "FaultBook", "StandIn", "seed_account"]
