@@ -119,6 +119,7 @@ class Conversation(models.Model):
             models.Index(fields=["user_digits_reversed"], name="bland_sms_conv_suffix"),
             models.Index(fields=["created_at", "id"], name="bland_sms_conv_created"),
             models.Index(fields=["updated_at", "id"], name="bland_sms_conv_updated"),
+            models.Index(fields=["missing_since"], name="bland_sms_conv_missing"),
         ]
 
     def __str__(self) -> str:

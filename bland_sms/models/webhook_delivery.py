@@ -12,7 +12,7 @@ from .fields import BlandIdField
 
 class WebhookDelivery(models.Model):
     """One verified call of Bland's. The body is not kept: it is people's text, and a doorbell
-    needs none. Only ``webhooks`` writes here."""
+    needs none. Only ``deliveries`` writes here."""
 
     class State(models.TextChoices):
         RECEIVED = "received", pgettext_lazy("delivery", "Waiting")
@@ -34,6 +34,7 @@ class WebhookDelivery(models.Model):
         _("state"), max_length=16, choices=State.choices, default=State.RECEIVED
     )
     attempts = models.IntegerField(_("attempts"), default=0)
+    """How often Bland was asked in vain, or is being asked, since it came."""
     error = models.CharField(_("error"), max_length=500, default="", blank=True)
     claimed_conversation = BlandIdField(null=True, blank=True, unique=True, editable=False)
     """The id while somebody copies it, else NULL: one at a time for each conversation."""
