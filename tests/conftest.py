@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser
+from django.db import connection
 
 from bland_sms.models import BulkUpdate, Conversation
+from bland_sms.pytest_plugin import bland_sandbox, fake_bland  # noqa: F401  as a host's tests
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.sync import refresh
 from bland_sms.updates import prepare, start
 
 KEY = "org_test_key_000000"
+ROOT = Path(__file__).parent.parent
+Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
@@ -77,3 +85,39 @@ def started() -> Callable[..., BulkUpdate]:
 def staff(db: None) -> AbstractUser:
     """A member of staff with every permission."""
     return get_user_model().objects.create_superuser("dana", "dana@example.com", "secret-enough")
+
+
+@pytest.fixture
+def process(sandbox: BlandSandbox) -> Iterator[Start]:
+    """Start a program of this environment on the test's database and stand-in."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            arguments,
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "DJANGO_SETTINGS_MODULE": "tests.engine_settings",
+                "PYTHONPATH": str(ROOT),
+                "BLAND_SMS_TEST_DATABASE": str(connection.settings_dict["NAME"]),
+                "BLAND_SMS_TEST_URL": sandbox.base_url,
+                **environment,
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        running.append(child)
+        return child
+
+    yield begin
+    for child in running:
+        child.kill()
+        child.wait()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)

@@ -759,7 +759,9 @@ def imported(source: Path) -> set[str]:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
 def test_source__shares_nothing_with_what_it_checks(source: Path) -> None:
     own = {f".{one.stem}" for one in SOURCES}
-    assert imported(source) - own <= set(sys.stdlib_module_names)
+    # What carries the answers in process has to know what they are carried to.
+    carriers = {"requests", "responses", "urllib3"} if source.name == "in_process.py" else set()
+    assert imported(source) - own - carriers <= set(sys.stdlib_module_names)
 
 
 def test_source__was_found() -> None:

@@ -82,6 +82,11 @@ class StandIn:
     def dialect(self, dialect: str) -> None:
         self.account.dialect = dialect
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The ``BLAND_SMS`` that leads to it."""
+        return {"API_KEY": self.api_key, "BASE_URL": self.base_url}
+
     def add(self, conversation_id: str = "", **values: Any) -> str:
         """Put a conversation in and return its id.
 
