@@ -10,3 +10,6 @@ class BlandSmsConfig(AppConfig):
     name = "bland_sms"
     verbose_name = _("Bland SMS")
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import checks  # noqa: F401  registers them

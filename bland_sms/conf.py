@@ -19,7 +19,7 @@ from .exceptions import BlandConfigurationError
 MASK = "[secret]"
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]+( [\x21-\x7e]+)?", re.ASCII)  # "Bearer <key>" is sent as given
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class Secret:
@@ -88,6 +88,7 @@ class BlandSettings:
 
 
 FIELD_NAMES = {f.name for f in fields(BlandSettings)}
+SETTING_NAMES = {name.upper() for name in FIELD_NAMES}
 
 
 def get_settings() -> BlandSettings:
@@ -98,19 +99,19 @@ def get_settings() -> BlandSettings:
     """
     # Read in a frame of its own: this one shows up on the debug page when it raises, and must
     # not hold the key in a local variable then.
-    read = _read(getattr(settings, "BLAND_SMS", {}))
+    read = read_settings(getattr(settings, "BLAND_SMS", {}))
     if isinstance(read, str):
         raise ImproperlyConfigured(read)
     return read
 
 
-def _read(given: object) -> BlandSettings | str:
-    """The settings, or in words what is wrong with them."""
+def read_settings(given: object) -> BlandSettings | str:
+    """The settings, or in words what is wrong with them. Shows no secret and never raises."""
     if not isinstance(given, Mapping):
         return "BLAND_SMS must be a dict"
     values: dict[str, Any] = {}
     for name, value in given.items():
-        if not isinstance(name, str) or name.lower() not in FIELD_NAMES or not name.isupper():
+        if name not in SETTING_NAMES:
             return f"BLAND_SMS: unknown setting {name!r}{_nearest(name)}"
         kind, convert = _KINDS[name.lower()]
         try:
@@ -124,8 +125,7 @@ def _read(given: object) -> BlandSettings | str:
 
 
 def _nearest(name: object) -> str:
-    names = sorted(field_name.upper() for field_name in FIELD_NAMES)
-    near = difflib.get_close_matches(str(name).upper(), names, n=1, cutoff=0)
+    near = difflib.get_close_matches(str(name).upper(), sorted(SETTING_NAMES), n=1, cutoff=0)
     return f", did you mean {near[0]!r}?" if near else ""
 
 
@@ -169,7 +169,7 @@ def _string(value: Any) -> str:
 
 def _path(value: Any) -> str:
     text = _string(value)
-    if not _DOTTED_PATH.fullmatch(text):
+    if not is_dotted_path(text):
         raise ValueError
     return text
 
@@ -193,14 +193,20 @@ def _secret(value: Any) -> Secret:
         return value
     if value is None:
         return Secret("")
-    if isinstance(value, str) and _DOTTED_PATH.fullmatch(value) and _is_importable(value):
+    if isinstance(value, str) and is_dotted_path(value) and has_module(value):
         value = import_string(value)
     if callable(value):
         value = value()
     return Secret(_string(value).strip())
 
 
-def _is_importable(path: str) -> bool:
+def is_dotted_path(text: str) -> bool:
+    """Whether it could name a callable; a key with dots in it could too."""
+    return _DOTTED_PATH.fullmatch(text) is not None
+
+
+def has_module(path: str) -> bool:
+    """Whether the first part of a dotted path is a module that is there."""
     try:
         return find_spec(path.partition(".")[0]) is not None
     except (ImportError, ValueError):
@@ -278,7 +284,7 @@ def normalise_base_url(url: str) -> str:
         raise BlandConfigurationError(
             "BLAND_SMS['BASE_URL'] must not hold a user, password, query or fragment"
         )
-    if parts.scheme != "https" and host not in _LOOPBACK:
+    if parts.scheme != "https" and host not in LOOPBACK:
         raise BlandConfigurationError(
             "BLAND_SMS['BASE_URL'] must start with https:// unless it is on this machine"
         )
