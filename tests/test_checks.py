@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import trustme
 from django.core.checks import CheckMessage, run_checks
+from django.core.management import CommandError, call_command
 from django.urls import include, path
 
 import bland_sms.checks
 from bland_sms.conf import Secret
+from bland_sms.management.commands import bland_sms_check
+from bland_sms.sandbox import BlandSandbox, FakeBland
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "org_test_key_000000"
@@ -297,3 +303,169 @@ def test_docs__every_id_and_no_other() -> None:
 
     assert len(rows) == len(set(rows))
     assert set(rows) == raised
+
+
+# --- bland_sms_check --------------------------------------------------------------------------
+
+
+class Told(NamedTuple):
+    """What the command said."""
+
+    code: int
+    text: str
+    json: dict[str, Any]
+
+
+@pytest.fixture
+def ask() -> Callable[[], Told]:
+    """Run the command in words and as JSON; it says the same."""
+
+    def run() -> Told:
+        said: list[tuple[int, str, str]] = []
+        for options in ((), ("--json",)):
+            out, code, words = StringIO(), 0, ""
+            try:
+                call_command("bland_sms_check", *options, stdout=out)
+            except CommandError as error:
+                code, words = error.returncode, str(error)
+            said.append((code, out.getvalue().strip(), words))
+        (code, plain, words), (json_code, printed, json_words) = said
+        told = json.loads(printed)
+        assert json_code == code
+        assert json_words == words
+        assert told["ok"] is (code == 0) is (told["code"] == "ok")
+        text = words or plain
+        for shown in (text, printed):
+            assert KEY not in shown
+            assert "\n" not in shown
+        if "slow" not in text:
+            assert told["message"] == text
+        return Told(code, text, told)
+
+    return run
+
+
+def test_ask__all_well(ask: Any, fake_bland: FakeBland) -> None:
+    fake_bland.add()
+    fake_bland.add()
+
+    told = ask()
+
+    assert told.code == 0
+    assert told.text.startswith(f"All well: Bland answers at {fake_bland.base_url}")
+    assert {name: told.json[name] for name in ("key", "host", "plan", "code")} == dict.fromkeys(
+        ("key", "host", "plan", "code"), "ok"
+    )
+    calls = fake_bland.requests()
+    assert len(calls) == 2  # one for each of the two runs
+    assert "pageSize=1&" in calls[0]["path"]
+
+
+def test_ask__empty_account(ask: Any, fake_bland: FakeBland) -> None:
+    assert "no conversations yet" in ask().text
+
+
+def test_ask__slow(ask: Any, fake_bland: FakeBland, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bland_sms_check, "SLOW_SECONDS", -1.0)
+    assert "which is slow" in ask().text
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "key", "host", "plan", "words"),
+    [
+        ("401", "key_refused", "bad", "ok", "unknown", "does not accept the key"),
+        ("403", "plan", "ok", "ok", "bad", "plan does not include SMS"),
+        (
+            {"status": 403, "body": {"status": "error", "message": "Your account is flagged"}},
+            "forbidden",
+            "unknown",
+            "ok",
+            "unknown",
+            "Your account is flagged",
+        ),
+        ("404_route", "wrong_host", "unknown", "bad", "unknown", "is not Bland's SMS API"),
+        ("redirect302:/x", "wrong_host", "unknown", "bad", "unknown", "is not Bland's SMS API"),
+        ("429:7", "rate_limited", "unknown", "ok", "unknown", "asked too often"),
+        ("503", "unavailable", "unknown", "unknown", "unknown", "has trouble"),
+        ("html502", "unavailable", "unknown", "unknown", "unknown", "has trouble"),
+        ("hang_before", "no_answer", "unknown", "unknown", "unknown", "did not answer it"),
+        ("reset_before", "no_answer", "unknown", "unknown", "unknown", "did not answer it"),
+        ("html200", "odd_answer", "unknown", "unknown", "unknown", "not answer as Bland does"),
+        ("list_body", "odd_answer", "unknown", "unknown", "unknown", "not answer as Bland does"),
+        ("errors_body", "odd_answer", "unknown", "unknown", "unknown", "does not document"),
+        ("400", "odd_answer", "unknown", "unknown", "unknown", "does not document"),
+        (
+            {"body": {"data": {"no": "list"}}},
+            "odd_answer",
+            "unknown",
+            "unknown",
+            "unknown",
+            "not answer as Bland does",
+        ),
+        ("echo_key", "odd_answer", "unknown", "unknown", "unknown", "[secret]"),
+    ],
+)
+def test_ask__what_is_wrong(
+    fault: Any,
+    code: str,
+    key: str,
+    host: str,
+    plan: str,
+    words: str,
+    ask: Any,
+    fake_bland: FakeBland,
+    settings: Any,
+) -> None:
+    fake_bland.api_key = KEY
+    settings.BLAND_SMS = {**settings.BLAND_SMS, "API_KEY": KEY}
+    fake_bland.faults.add("list", fault, fault)
+
+    told = ask()
+
+    assert told.code == 1
+    assert told.json["code"] == code
+    assert (told.json["key"], told.json["host"], told.json["plan"]) == (key, host, plan)
+    assert words in told.text
+    assert len(fake_bland.requests()) == 2
+
+
+def test_ask__unreachable(ask: Any, fake_bland: FakeBland) -> None:
+    fake_bland.is_reachable = False
+    assert ask().json["code"] == "unreachable"
+
+
+def test_ask__certificate_of_somebody_else(ask: Any, settings: Any) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with BlandSandbox(api_key=KEY, tls=context) as sandbox:
+        settings.BLAND_SMS = sandbox.settings
+        assert ask().json["code"] == "tls_refused"
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        ({}, "no_key", "There is no key"),
+        ({"API_KEY": f"{KEY}\n{KEY}"}, "bad_key", "cannot be sent"),
+        ({"API_KEY": KEY, "PAGE_SIZES": 7}, "bad_settings", "did you mean 'PAGE_SIZE'"),
+        ({"API_KEY": f"{__name__}.provide_key"}, "bad_settings", "AssertionError"),
+        ({"API_KEY": KEY, "BASE_URL": "http://api.bland.ai"}, "bad_url", "https://"),
+        ({"API_KEY": KEY, "CA_BUNDLE": "/no/such/file"}, "bad_url", "CA_BUNDLE"),
+    ],
+)
+def test_ask__nothing_was_asked(given: Any, code: str, words: str, ask: Any, settings: Any) -> None:
+    settings.BLAND_SMS = given
+    told = ask()
+
+    assert told.json["code"] == code
+    assert told.json["seconds"] is None
+    assert words in told.text
+
+
+def test_docs__every_code_of_the_command() -> None:
+    source = Path(bland_sms_check.__file__).read_text()
+    told = set(re.findall(r'code="(\w+)"', source))
+    documented = (ROOT / "docs/checks.md").read_text().partition("## `bland_sms_check`")[2]
+    assert told == set(
+        re.findall(r"^\| `(\w+)` \|", documented.partition("| `code` | means")[2], re.M)
+    )
