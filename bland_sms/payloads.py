@@ -383,6 +383,9 @@ class ConversationPage:
     row_count: int
     """Rows that Bland sent, readable or not."""
     observed_at: datetime
+    """Ours: when the request was sent."""
+    answered_at: datetime | None
+    """Bland's: the answer's ``Date``."""
 
     @classmethod
     def from_json(
@@ -408,6 +411,7 @@ class ConversationPage:
             refused=frozenset(refused),
             row_count=len(rows),
             observed_at=observed_at,
+            answered_at=answered_at,
         )
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
+from typing import TypeVar
 
-from django.db import router, transaction
+from django.db import InterfaceError, OperationalError, connections, router, transaction
 
 from .models import Conversation
+
+logger = logging.getLogger("bland_sms")
+
+DATABASE_PATIENCE_SECONDS = 30.0
+"""What Bland said is kept and written again for so long while the database is locked or away."""
+
+Value = TypeVar("Value")
 
 
 def in_transaction() -> bool:
@@ -33,3 +43,20 @@ def after_commit(function: Callable[[], None]) -> None:
         transaction.on_commit(function, using=router.db_for_write(Conversation))
     else:
         function()
+
+
+def patiently(write: Callable[[], Value]) -> Value:
+    """Do it again while the database is locked or away. Raises what it raised in the end."""
+    give_up_at = time.monotonic() + DATABASE_PATIENCE_SECONDS
+    pause = 0.05
+    while True:
+        try:
+            return write()
+        except (OperationalError, InterfaceError):
+            connection = connections[router.db_for_write(Conversation)]
+            if connection.in_atomic_block or time.monotonic() + pause > give_up_at:
+                raise
+            logger.warning("the database is not available")
+            connection.close_if_unusable_or_obsolete()
+            time.sleep(pause)
+            pause = min(2.0, pause * 2)

@@ -193,7 +193,7 @@ def test_list__refused_without_permission(login: Login, known: Known) -> None:
 def test_list__says_when_it_was_copied(desk: Client, copied: Copied) -> None:
     copied(1)
     began = timezone.now() - timedelta(minutes=4)
-    SyncRun.objects.create(status=SyncRun.Status.FINISHED, started_at=began)
+    SyncRun.objects.create(status=SyncRun.Status.FINISHED, walk_began_at=began)
     text = words(desk.get(LIST).content.decode()).replace("\xa0", " ")
     assert "Copied from Bland 4 minutes ago" in text
 

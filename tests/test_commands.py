@@ -98,6 +98,8 @@ def test_sync__again_changes_what_changed(sandbox: BlandSandbox) -> None:
     sandbox.account.set_active("conv_1", False)
     counts = json.loads(manage("bland_sms_sync", "--json").out)
     assert counts == {
+        "run": SyncRun.objects.latest("pk").pk,
+        "mode": "incremental",
         "status": "finished",
         "seen": 3,
         "created": 0,
@@ -316,6 +318,7 @@ def test_sync__as_a_process(tmp_path: Path) -> None:
             "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
             "BLAND_API_KEY": KEY,
             "BLAND_BASE_URL": sandbox.base_url,
+            "BLAND_WEBHOOK_SECRETS": "one",
         }
         assert process("migrate", "--verbosity=0", **values).code == 0
         ran = process("bland_sms_sync", **values)

@@ -6,10 +6,8 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,15 @@ from typing import Any
 import pytest
 import requests
 from django.contrib.auth.models import AbstractUser
-from django.db import connection
 
 from bland_sms.models import BulkUpdate
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.updates import hand_over
 
+from .conftest import Start, wait_until
+
 pytestmark = pytest.mark.django_db(transaction=True)
-ROOT = Path(__file__).parent.parent
 DATABASE_BACKEND = "django_tasks_db.DatabaseBackend"
-Start = Callable[..., subprocess.Popen[bytes]]
 
 
 def need(*modules: str, port: int | None = None) -> None:
@@ -42,44 +39,8 @@ def need(*modules: str, port: int | None = None) -> None:
         )
 
 
-@pytest.fixture
-def process(sandbox: BlandSandbox) -> Iterator[Start]:
-    """Start a program of this environment on the test's database and stand-in."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def begin(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen(
-            arguments,
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "DJANGO_SETTINGS_MODULE": "tests.engine_settings",
-                "PYTHONPATH": str(ROOT),
-                "BLAND_SMS_TEST_DATABASE": str(connection.settings_dict["NAME"]),
-                "BLAND_SMS_TEST_URL": sandbox.base_url,
-                **environment,
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        running.append(child)
-        return child
-
-    yield begin
-    for child in running:
-        child.kill()
-        child.wait()
-
-
 def manage(*arguments: str) -> list[str]:
     return [sys.executable, "manage.py", *arguments]
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    give_up_at = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.05)
 
 
 def check_all_done_once(bulk_update: BulkUpdate, sandbox: BlandSandbox, kills: int) -> None:

@@ -30,6 +30,7 @@ from ..conf import get_settings
 from ..exceptions import BlandConfigurationError, BlandError, BlandNotFoundError
 from ..models import BulkUpdate, Conversation
 from ..pacing import Allowance
+from ..payloads import is_conversation_id
 from ..sync import Refreshed, is_mirror_empty, last_copied_at, refresh, refresh_many
 from ..transactions import after_commit
 from .bulk_updates import BulkUpdateAdmin
@@ -334,6 +335,13 @@ class ConversationAdmin(MirroredAdmin[Conversation]):
                 (_("Summary"), format_html("<bdi>{}</bdi>", shown_text(conversation.summary)))
             )
         return facts
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Conversation | None:
+        if not is_conversation_id(object_id):
+            return None  # PostgreSQL raises an error for some of what stands in an address
+        return super().get_object(request, object_id, from_field)
 
     def change_view(
         self,

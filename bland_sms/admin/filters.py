@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy
 
 from ..models import OPEN_STATES, BulkUpdateItem, Conversation
 from ..models.conversation import Status
+from ..payloads import clean_text
 
 MOST_NUMBERS = 50
 """Our own numbers that are offered as filters."""
@@ -78,7 +79,8 @@ class OurNumberFilter(admin.SimpleListFilter):
         self, request: HttpRequest, queryset: QuerySet[Conversation]
     ) -> QuerySet[Conversation]:
         value = self.value()
-        return queryset.filter(agent_number=value) if value else queryset
+        # Cleaned as the rows are: PostgreSQL raises an error for NUL in what it is asked for.
+        return queryset.filter(agent_number=clean_text(value)) if value else queryset
 
 
 class ChangeFilter(admin.SimpleListFilter):

@@ -4,10 +4,12 @@ from .decisions import cancel, left_alone, proceed, retry, undo, undoable
 from .driver import run
 from .ledger import (
     DRAFT_LIFE,
+    Driver,
     EmptySelectionError,
     SelectionError,
     SelectionTooLargeError,
     carry_out,
+    driver_of,
     expire_drafts,
     hand_over,
     prepare,
@@ -17,11 +19,13 @@ from .ledger import (
 
 __all__ = [
     "DRAFT_LIFE",
+    "Driver",
     "EmptySelectionError",
     "SelectionError",
     "SelectionTooLargeError",
     "cancel",
     "carry_out",
+    "driver_of",
     "expire_drafts",
     "hand_over",
     "left_alone",

@@ -19,9 +19,6 @@ from django.contrib.auth import get_user_model
 from django.db import (
     DatabaseError,
     IntegrityError,
-    InterfaceError,
-    OperationalError,
-    connections,
     router,
     transaction,
 )
@@ -33,7 +30,7 @@ from ..exceptions import BlandConfigurationError, BlandError
 from ..mirror import mark_missing, write_in_halves
 from ..models import OPEN_STATES, BulkUpdate, BulkUpdateItem, Conversation
 from ..pacing import Allowance, RetryBudget
-from ..transactions import refuse_in_transaction
+from ..transactions import patiently, refuse_in_transaction
 from .asking import LOOK_FIRST_CODES, Result, Task, Verdict, ask, confirm_missing
 from .items import (
     cancel_items,
@@ -54,8 +51,6 @@ FLUSH_SECONDS = 0.2
 """Results wait no longer than this to be written."""
 FIRST_ANSWERS = 20
 """So many first answers that all say CONVERSATION_NOT_FOUND mean the wrong account's key."""
-DATABASE_PATIENCE_SECONDS = 30.0
-"""Results are kept and written again for so long while the database is locked or away."""
 LAST_SEND_SHARE, LAST_SEND_SECONDS = 0.2, 2.0
 """A run with a time limit sends nothing in its last fifth, two seconds at the most: an answer
 that comes too late would leave its item in doubt."""
@@ -184,7 +179,7 @@ class _Drive:
         room = 2 * workers - len(self.futures) - len(self.results)
         due_later = False
         if not self.stop_code and self.allowance.may_pause(0) and room >= max(1, workers // 2):
-            tasks = self._persist(lambda: self._claim(room))
+            tasks = patiently(lambda: self._claim(room))
             for task in tasks:
                 self._submit(pool, ask, client, task)
             due_later = not tasks and not self.futures and self._waits_for_another()
@@ -362,9 +357,9 @@ class _Drive:
         self.flushed_at = time.monotonic()
         results, self.results = self.results, []
         if results:
-            self._persist(lambda: write_in_halves(results, self._write, self._write_poison))
+            patiently(lambda: write_in_halves(results, self._write, self._write_poison))
         elif time.monotonic() - self.renewed_at > LEASE.total_seconds() / 3:
-            self._persist(self._renew_lease)
+            patiently(self._renew_lease)
 
     def _write(self, results: Sequence[Result]) -> None:
         with transaction.atomic(using=self.using):
@@ -381,22 +376,6 @@ class _Drive:
         result.message = f"Bland answered, but the database refused the row ({error})"
         self._write([result])
 
-    def _persist(self, write: Callable[[], Value]) -> Value:
-        """Do it again while the database is locked or away; what Bland said is kept meanwhile."""
-        give_up_at = time.monotonic() + DATABASE_PATIENCE_SECONDS
-        pause = 0.05
-        while True:
-            try:
-                return write()
-            except (OperationalError, InterfaceError):
-                connection = connections[self.using]
-                if connection.in_atomic_block or time.monotonic() + pause > give_up_at:
-                    raise
-                logger.warning("update %s: the database is not available", self.update.pk)
-                connection.close_if_unusable_or_obsolete()
-                time.sleep(pause)
-                pause = min(2.0, pause * 2)
-
     def _close(self) -> None:
         """Settle what was held back, and say how the update stands."""
         unsettled = self.doubtful + self.not_found
@@ -407,7 +386,7 @@ class _Drive:
         self.results += unsettled
         try:
             self._flush()
-            self._persist(self._release)
+            patiently(self._release)
         except LostLeaseError:
             return
 

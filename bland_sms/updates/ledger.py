@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connections, router, transaction
@@ -30,9 +31,14 @@ from ..transactions import after_commit
 from .driver import run
 from .items import ROWS_PER_STATEMENT, cancel_items, finish_if_done, release_dead_claims, slices
 
+logger = logging.getLogger("bland_sms.updates")
+
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
 DRAFT_LIFE = timedelta(hours=1)
+Driver = Literal["done", "worker", "nobody"]
+ABANDONED_AFTER = timedelta(minutes=2)
+"""A worker that was asked for so long ago and never came is not waited for any longer."""
 
 
 class SelectionError(ValueError):
@@ -60,6 +66,8 @@ def prepare(
     *,
     selection: str = "",
     undo_of: BulkUpdate | None = None,
+    idempotency_key: str | None = None,
+    request_sha256: str = "",
 ) -> BulkUpdate:
     """Freeze a selection as the draft of an update. Nothing is asked of Bland yet.
 
@@ -70,10 +78,13 @@ def prepare(
         requested_by: The user whose wish it is; ``None``: an operator's.
         source: The door: ``admin``, ``api`` or ``command``.
         selection: The filter in words, without phone numbers.
+        idempotency_key: The requester's own name for this wish; ``request_sha256`` says what the
+            wish was.
 
     Raises:
         EmptySelectionError, SelectionTooLargeError: nothing is kept.
         BlandInvalidIdError: one of the ids cannot be one; nothing is kept.
+        IntegrityError: the requester has an update of that ``idempotency_key`` already.
     """
     limit = get_settings().bulk_limit
     expire_drafts()
@@ -91,6 +102,8 @@ def prepare(
             source=source,
             selection=selection[:500],
             undo_of=undo_of,
+            idempotency_key=idempotency_key,
+            request_sha256=request_sha256,
         )
         if isinstance(selected, QuerySet):
             number = _insert_from(selected, bulk_update, limit + 1, using)
@@ -232,7 +245,12 @@ def _by(bulk_update: BulkUpdate) -> str:
     return f" by {bulk_update.requested_by_name}" if bulk_update.requested_by_name else ""
 
 
-def carry_out(bulk_update: BulkUpdate, tell: Callable[[BulkUpdate], None]) -> None:
+def carry_out(
+    bulk_update: BulkUpdate,
+    tell: Callable[[BulkUpdate], None] = lambda bulk_update: None,
+    *,
+    or_here: bool = False,
+) -> None:
     """Bring a queued update on its way and tell how it stands.
 
     Up to ``INLINE_LIMIT`` open items are carried out here and now, for ``INLINE_SECONDS`` at the
@@ -241,16 +259,21 @@ def carry_out(bulk_update: BulkUpdate, tell: Callable[[BulkUpdate], None]) -> No
 
     Args:
         tell: Called with the update as it stands then.
+        or_here: Where ``DISPATCH`` finds nobody, begin with a larger one here as well.
     """
 
     def go() -> None:
         settings = get_settings()
         open_items = bulk_update.items.filter(state__in=OPEN_STATES)
-        if open_items[: settings.inline_limit + 1].count() <= settings.inline_limit:
+        is_small = open_items[: settings.inline_limit + 1].count() <= settings.inline_limit
+        if is_small:
             run(bulk_update, seconds=settings.inline_seconds)
         bulk_update.refresh_from_db()
         if bulk_update.status == Status.QUEUED:
             hand_over(bulk_update)
+            if or_here and not is_small and bulk_update.dispatched_at is None:
+                run(bulk_update, seconds=settings.inline_seconds)
+                bulk_update.refresh_from_db()
         tell(bulk_update)
 
     after_commit(go)
@@ -258,11 +281,28 @@ def carry_out(bulk_update: BulkUpdate, tell: Callable[[BulkUpdate], None]) -> No
 
 def hand_over(bulk_update: BulkUpdate) -> None:
     """Ask ``DISPATCH`` for somebody else to carry it out, and remember whether there is anybody."""
-    dispatch = import_string(get_settings().dispatch)
-    # A host's function that returns nothing has found somebody.
-    is_taken = dispatch("update", bulk_update.pk) is not False
+    try:
+        # A host's function that returns nothing has found somebody.
+        is_taken = import_string(get_settings().dispatch)("update", bulk_update.pk) is not False
+    except Exception:
+        # A queue that is down costs nobody the update: it is in the ledger.
+        logger.exception("update %s could not be dispatched", bulk_update.pk)
+        is_taken = False
     bulk_update.dispatched_at = timezone.now() if is_taken else None
     BulkUpdate.objects.filter(pk=bulk_update.pk).update(dispatched_at=bulk_update.dispatched_at)
+
+
+def driver_of(bulk_update: BulkUpdate) -> Driver:
+    """Who carries out the rest. A worker that was asked for and never came is nobody."""
+    if bulk_update.status in (Status.FINISHED, Status.CANCELLED):
+        return "done"
+    if bulk_update.has_live_lease:
+        return "worker"
+    asked_at = bulk_update.dispatched_at
+    if asked_at is None or bulk_update.status == Status.STOPPED:
+        return "nobody"
+    last_seen_at = max(asked_at, bulk_update.lease_until or asked_at)
+    return "worker" if timezone.now() - last_seen_at < ABANDONED_AFTER else "nobody"
 
 
 def waiting_updates() -> QuerySet[BulkUpdate]:

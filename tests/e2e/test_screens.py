@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bland_sms import sync
 from bland_sms.models import BulkUpdate, Conversation
 from bland_sms.sandbox import BlandSandbox
-from bland_sms.sync import refresh_many, sync_all
+from bland_sms.sync import refresh_many
 
 from .conftest import what_is_missing
 
@@ -69,7 +70,7 @@ def account(sandbox: BlandSandbox, transactional_db: None) -> BlandSandbox:
                 ],
             }
         )
-    sync_all()
+    sync.run()
     refresh_many(list(sandbox.account.rows))
     sandbox.log.clear()
     return sandbox

@@ -22,7 +22,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 LOGIN, PASSWORD = "demo", "demo"
-KEY = "sandbox-key"
+KEY, SECRET = "sandbox-key", "sandbox-webhook-secret"
 NUMBER = 200
 START_SECONDS = 60
 
@@ -124,6 +124,7 @@ class Demo:
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "project.settings",  # whatever the shell has
             "BLAND_API_KEY": KEY,
+            "BLAND_WEBHOOK_SECRETS": SECRET,
             "DATABASE_URL": f"sqlite:///{database}",
             "DJANGO_DEBUG": "1",
             "DJANGO_SUPERUSER_PASSWORD": PASSWORD,

@@ -1,0 +1,189 @@
+"""How the list is read: by keyset, in ranges of time, and checked against what was asked.
+
+By keyset and not by page number: rows that come and go while we read move no other row out of
+sight. Each page asks for what has the last row's time or a later one; a time that fills more
+than a page is walked by page number within itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from django.utils.dateparse import parse_datetime
+
+from ..client import ListFilter
+from ..payloads import ConversationPage, ConversationPayload
+
+SortBy = Literal["created_at", "updated_at"]
+SMALLEST_SPLIT = timedelta(seconds=2)
+
+
+class DisobeyedError(Exception):
+    """Bland ignored the order, the filter or the page size: the other dialect, perhaps."""
+
+
+class StuckError(Exception):
+    """A page that moves nothing: the list cannot be walked to its end. ``fresh`` is its news."""
+
+    def __init__(self, message: str, fresh: list[ConversationPayload]) -> None:
+        super().__init__(message)
+        self.fresh = fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What one page was asked for."""
+
+    sort_by: SortBy
+    page: int
+    page_size: int
+    at_least: datetime | None
+    before: datetime | None
+
+    def filters(self) -> list[ListFilter]:
+        bounds = (("gte", self.at_least), ("lt", self.before))
+        return [
+            ListFilter(self.sort_by, operator, as_text(moment))
+            for operator, moment in bounds
+            if moment is not None
+        ]
+
+
+@dataclass
+class Range:
+    """A range of the list by one of Bland's times: from ``begin``, before ``until``."""
+
+    sort_by: SortBy
+    begin: datetime | None = None
+    until: datetime | None = None
+    reached: datetime | None = None
+    """Everything before it was read."""
+    is_done: bool = False
+    rows: int = 0
+    """Read so far."""
+    refused: int = 0
+    """That could not be read as a conversation."""
+    _page: int = 1
+    _page_size: int | None = None
+    _seen: set[str] = field(default_factory=set)
+    """What was read at ``reached``, which is listed again with the next page."""
+
+    def next_query(self, page_size: int) -> Query:
+        return Query(
+            self.sort_by,
+            self._page,
+            self._page_size or page_size,
+            self.begin if self.reached is None else self.reached,
+            self.until,
+        )
+
+    def take(self, page: ConversationPage, query: Query) -> list[ConversationPayload]:
+        """What is new on the page, and move on.
+
+        Raises:
+            DisobeyedError: nothing of the page can be used.
+            StuckError: the range cannot be read any further.
+        """
+        times = _check(page, query)
+        if page.row_count == 0:
+            self.is_done = True
+            return []
+        fresh = [payload for payload in page.conversations if payload.id not in self._seen]
+        self.refused += len(page.refused - self._seen)
+        if page.conversations and not times:
+            raise StuckError("Bland lists conversations without a usable time", fresh)
+        newest = floor(times[-1]) if times else query.at_least
+        if newest is not None and (query.at_least is None or newest > query.at_least):
+            self._move(newest)
+        elif query.page > 1 and not fresh and page.refused <= self._seen:
+            raise DisobeyedError  # the same page again, whichever was asked for
+        else:
+            self._page += 1
+            # A server that sends fewer rows than asked for counts its pages by what it sends.
+            self._page_size = page.row_count if query.page == 1 else self._page_size
+        self._seen |= page.refused
+        self._seen |= {p.id for p in page.conversations if _is_at(p, self.sort_by, newest)}
+        if self.until is not None:  # it may have moved since the page was asked for
+            fresh = [p for p in fresh if _is_before(p, self.sort_by, self.until)]
+            self.is_done = newest is not None and newest >= self.until
+        self.rows += len(fresh)
+        return fresh
+
+    def _move(self, newest: datetime) -> None:
+        self.begin = newest if self.begin is None else self.begin
+        self.reached, self._page, self._page_size = newest, 1, None
+        self._seen = set()
+
+    def span(self) -> timedelta:
+        """How much time is unread; none where there is no end."""
+        start = self.begin if self.reached is None else self.reached
+        return timedelta(0) if start is None or self.until is None else self.until - start
+
+    def rows_left(self) -> float:
+        """About how many rows are still to come; 0 where that cannot be told."""
+        if self.until is None or self.begin is None or self.reached is None or self.is_done:
+            return 0
+        read, left = self.reached - self.begin, self.until - self.reached
+        return self.rows * left / read if read and left >= SMALLEST_SPLIT else 0
+
+    def split(self) -> Range | None:
+        """Leave the later half of what is unread to a range of its own."""
+        start = self.begin if self.reached is None else self.reached
+        if start is None or self.until is None or self.until - start < SMALLEST_SPLIT:
+            return None
+        middle = floor(start + (self.until - start) / 2)
+        later = Range(self.sort_by, begin=middle, until=self.until)
+        self.until = middle
+        return later
+
+    def to_json(self) -> list[str | None]:
+        moments = (self.begin, self.until, self.reached)
+        return [None if moment is None else as_text(moment) for moment in moments]
+
+    @classmethod
+    def from_json(cls, sort_by: SortBy, stored: list[str | None]) -> Range:
+        begin, until, reached = (parse_datetime(text) if text else None for text in stored)
+        return cls(sort_by, begin=begin, until=until, reached=reached)
+
+
+def _check(page: ConversationPage, query: Query) -> list[datetime]:
+    """The usable times of a page that is what was asked for. Raises DisobeyedError."""
+    times = [
+        moment
+        for payload in page.conversations
+        if (moment := _time_of(payload, query.sort_by)) is not None
+    ]
+    is_within = not times or (
+        (query.at_least is None or min(times) >= query.at_least)
+        and (query.before is None or floor(max(times)) < query.before)
+    )
+    if page.row_count > query.page_size or times != sorted(times) or not is_within:
+        raise DisobeyedError
+    return times
+
+
+def _time_of(payload: ConversationPayload, sort_by: SortBy) -> datetime | None:
+    moment = getattr(payload, sort_by)
+    return moment if isinstance(moment, datetime) else None
+
+
+def _is_at(payload: ConversationPayload, sort_by: SortBy, moment: datetime | None) -> bool:
+    told = _time_of(payload, sort_by)
+    return told is not None and floor(told) == moment
+
+
+def _is_before(payload: ConversationPayload, sort_by: SortBy, moment: datetime) -> bool:
+    told = _time_of(payload, sort_by)
+    return told is None or floor(told) < moment
+
+
+def floor(moment: datetime) -> datetime:
+    """Rounded down to Bland's milliseconds, so that the row itself is in the next answer."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def as_text(moment: datetime) -> str:
+    """As Bland writes it."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

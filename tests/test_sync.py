@@ -1,0 +1,590 @@
+"""The sync against a list that changes while it is read, lies, breaks off, or speaks otherwise."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from bland_sms import sync
+from bland_sms.models import Conversation, SyncRun
+from bland_sms.sandbox import BlandSandbox
+from bland_sms.sync import driver, runs
+from bland_sms.updates import run as run_update
+
+from .conftest import Start, wait_until
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_waiting")]
+BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+DIALECTS = pytest.mark.parametrize("dialect", ["a", "b"])
+
+
+def text_of(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def fill(sandbox: BlandSandbox, number: int, *, every: timedelta = timedelta(minutes=1)) -> None:
+    """Conversations that were made and last changed one after the other."""
+    for index in range(number):
+        moment = text_of(BEGIN + index * every)
+        sandbox.account.add({"id": f"c{index:05d}", "created_at": moment, "updated_at": moment})
+
+
+def ids() -> set[str]:
+    return set(Conversation.objects.values_list("pk", flat=True))
+
+
+def filters_of(request: dict[str, Any]) -> list[dict[str, Any]]:
+    query = parse_qs(urlsplit(request["path"]).query)
+    found: list[dict[str, Any]] = json.loads(query.get("filters", ["[]"])[0])
+    return found
+
+
+def listed(sandbox: BlandSandbox) -> list[dict[str, Any]]:
+    return [seen for seen in sandbox.requests("GET") if not seen["conversation_id"]]
+
+
+@pytest.fixture
+def small_pages(sandbox: BlandSandbox, set_bland: Callable[..., None]) -> BlandSandbox:
+    set_bland(PAGE_SIZE=20)
+    return sandbox
+
+
+@pytest.fixture
+def on_answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Change something at Bland after each page of its list."""
+
+    def install(sandbox: BlandSandbox, change: Callable[[], None]) -> None:
+        list_page = sandbox.account.list_page
+
+        def answer(query: Any) -> Any:
+            page = list_page(query)
+            with sandbox.account.lock:
+                change()
+            return page
+
+        monkeypatch.setattr(sandbox.account, "list_page", answer)
+
+    return install
+
+
+# --- completeness -----------------------------------------------------------------------------
+
+
+@DIALECTS
+@pytest.mark.parametrize("full", [True, False], ids=["full", "incremental"])
+@pytest.mark.parametrize("kind", ["insert", "delete", "update", "mixed"])
+def test_run__misses_no_row_that_existed_all_the_time(
+    kind: str,
+    full: bool,
+    dialect: str,
+    small_pages: BlandSandbox,
+    on_answer: Callable[..., None],
+) -> None:
+    account = small_pages.account
+    account.dialect = dialect
+    fill(small_pages, 600)
+    always = set(account.rows)
+    chance = random.Random(7)
+    if not full:
+        SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
+
+    def insert() -> None:
+        account.add({"id": f"new{chance.random()}".replace(".", "")})
+
+    def delete() -> None:
+        gone = chance.choice(sorted(account.rows))
+        del account.rows[gone]
+        always.discard(gone)
+
+    def update() -> None:
+        account.set_active(chance.choice(sorted(account.rows)), False)
+
+    changes = {"insert": [insert], "delete": [delete], "update": [update]}
+    kinds = changes.get(kind, [insert, delete, update])
+    on_answer(small_pages, lambda: [chance.choice(kinds)() for _ in range(3)] and None)
+
+    run = sync.run(full=full)
+
+    assert (run.status, run.error) == ("finished", "")
+    assert always - ids() == set()
+
+
+@DIALECTS
+@pytest.mark.parametrize("page", [100, 40, 7], ids=["as asked", "clamped", "clamped hard"])
+@pytest.mark.parametrize("full", [True, False], ids=["full", "incremental"])
+def test_run__walks_a_tie(dialect: str, page: int, full: bool, sandbox: BlandSandbox) -> None:
+    sandbox.account.dialect = dialect
+    sandbox.account.longest_page = page
+    fill(sandbox, 10)
+    tie = text_of(BEGIN + timedelta(minutes=3))
+    for index in range(150):
+        sandbox.account.add({"id": f"tie{index}", "created_at": tie, "updated_at": tie})
+    if not full:
+        SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
+    assert sync.run(full=full).status == "finished"
+    assert Conversation.objects.count() == 160
+
+
+@DIALECTS
+def test_run__believes_no_totals(
+    dialect: str, sandbox: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.account.dialect = dialect
+    fill(sandbox, 250)
+    chance = random.Random(1)
+    monkeypatch.setattr(
+        "bland_sms.sandbox.account._pagination",
+        lambda total, page, size: {
+            "totalItems": chance.randint(0, 9),
+            "totalPages": chance.randint(0, 2),
+            "currentPage": page,
+            "pageSize": size,
+        },
+    )
+    assert sync.run().seen == 250
+
+
+@DIALECTS
+def test_run__pages_that_shrink(dialect: str, sandbox: BlandSandbox, on_answer: Any) -> None:
+    sandbox.account.dialect = dialect
+    fill(sandbox, 400)
+    chance = random.Random(3)
+    sandbox.account.longest_page = 100
+
+    def shrink() -> None:
+        sandbox.account.longest_page = chance.randint(3, 100)
+
+    on_answer(sandbox, shrink)
+    assert sync.run().status == "finished"
+    assert Conversation.objects.count() == 400
+
+
+def test_run__reads_ranges_side_by_side(small_pages: BlandSandbox) -> None:
+    fill(small_pages, 600)
+    run = sync.run(full=True)
+    assert (run.seen, run.created) == (600, 600)
+    begins = {filters_of(seen)[0]["value"] for seen in listed(small_pages) if filters_of(seen)}
+    later = sum(begin > text_of(BEGIN + timedelta(minutes=300)) for begin in begins)
+    assert later  # before the first half was read to its end
+    firsts = [filters_of(seen) for seen in listed(small_pages)[2:10]]
+    assert sum(len(conditions) == 2 for conditions in firsts) >= 5  # each with an end of its own
+    assert len(listed(small_pages)) < 2 * 30  # each range costs two to see its end
+
+
+def test_run__uneven_years_are_cut_again(small_pages: BlandSandbox) -> None:
+    fill(small_pages, 5, every=timedelta(days=30))
+    for index in range(600):
+        moment = text_of(BEGIN + timedelta(days=119, minutes=index))
+        small_pages.account.add({"id": f"late{index}", "created_at": moment, "updated_at": moment})
+    run = sync.run(full=True)
+    assert (run.status, run.seen) == ("finished", 605)
+
+
+# --- what changed -----------------------------------------------------------------------------
+
+
+def test_run__then_only_what_changed(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 300)
+    assert sync.run().mode == "full"
+    sandbox.account.set_active("c00007", False)
+    sandbox.log.clear()
+    run = sync.run()
+    assert (run.mode, run.status, run.seen, run.changed) == ("incremental", "finished", 1, 1)
+    assert filters_of(listed(sandbox)[0])[0]["field"] == "updated_at"
+    assert len(listed(sandbox)) <= 3
+    assert Conversation.objects.get(pk="c00007").is_active is False
+
+
+def test_run__watermark_is_by_blands_clock(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 3)
+    SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
+    assert sync.run().watermark == BEGIN + timedelta(minutes=2)
+
+
+@pytest.mark.parametrize("days", [-1, 1], ids=["a day slow", "a day fast"])
+def test_run__our_clock_decides_nothing(
+    days: int, sandbox: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(sandbox, 3)
+    now = runs.timezone.now
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now() + timedelta(days=days))
+    sync.run()
+    sandbox.account.set_active("c00001", False)
+    monkeypatch.setattr("django.utils.timezone.now", now)
+    assert sync.run().status == "finished"
+    assert Conversation.objects.get(pk="c00001").is_active is False
+
+
+def test_run__full_begins_the_next_one_where_it_began(
+    small_pages: BlandSandbox, on_answer: Callable[..., None]
+) -> None:
+    """A row that changes behind the walk, in an hour that other rows were changed after."""
+    fill(small_pages, 100)
+    moments = iter(range(1000))
+
+    def change() -> None:
+        row = small_pages.account.set_active("c00000", False)
+        small_pages.account.rows["c00000"]["updated_at"] = row["updated_at"]
+        later = datetime.now(timezone.utc) + timedelta(minutes=4)
+        small_pages.account.rows["c00099"]["updated_at"] = text_of(later)
+        next(moments)
+
+    on_answer(small_pages, change)
+    sync.run(full=True)
+    sync.run()
+    assert Conversation.objects.get(pk="c00000").is_active is False
+
+
+def test_run__since(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 60)
+    run = sync.run(since=BEGIN + timedelta(minutes=50))
+    assert (run.mode, run.seen) == ("incremental", 10)
+    assert sync.run().seen == 60  # such a run leaves a gap before it, which the next one fills
+
+
+def test_run__no_watermark_from_a_run_that_was_not_completed(small_pages: BlandSandbox) -> None:
+    fill(small_pages, 100)
+    SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
+    small_pages.faults.add("#3", "forever:500")
+    small_pages.faults.add("#4", "500")
+    small_pages.faults.add("#5", "500")
+    run = sync.run()
+    assert run.status == "incomplete"
+    assert "500" in run.error
+    assert runs.last_watermark() == BEGIN
+
+
+# --- one at a time, and resumed ---------------------------------------------------------------
+
+
+def test_run__skipped_beside_another(sandbox: BlandSandbox) -> None:
+    held = SyncRun(mode="full")
+    assert runs.begin(held)
+    skipped = sync.run()
+    assert (skipped.status, skipped.pk is not None) == ("skipped", True)
+    assert not listed(sandbox)
+    runs.end(held)
+    assert sync.run().status == "finished"
+
+
+def test_run__takes_over_from_the_dead(sandbox: BlandSandbox) -> None:
+    dead = SyncRun(mode="full")
+    runs.begin(dead)
+    SyncRun.objects.update(lease_until=runs.timezone.now() - timedelta(seconds=1))
+    assert sync.run().status == "finished"
+    dead.refresh_from_db()
+    assert (dead.status, dead.lease_key) == ("incomplete", None)
+
+
+def test_run__stops_when_another_took_over(
+    small_pages: BlandSandbox, on_answer: Callable[..., None]
+) -> None:
+    fill(small_pages, 200)
+
+    def take_over(run: SyncRun) -> None:
+        if run.seen >= 40:
+            SyncRun.objects.filter(pk=run.pk).update(lease_token=None)
+
+    run = sync.run(on_page=take_over)
+    assert run.seen < 200
+    assert Conversation.objects.count() < 200
+
+
+def test_run__goes_on_where_a_page_failed_for_good(small_pages: BlandSandbox) -> None:
+    fill(small_pages, 200)
+    SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
+    for call in (4, 5, 6):
+        small_pages.faults.add(f"#{call}", "500")
+    first = sync.run()
+    assert (first.status, first.seen) == ("incomplete", 58)
+    assert first.cursor
+    small_pages.log.clear()
+    second = sync.run()
+    assert second.status == "finished"
+    assert second.seen <= 200 - 58 + 1
+    assert Conversation.objects.count() == 200
+
+
+def test_run__nothing_is_marked_after_a_broken_walk(small_pages: BlandSandbox) -> None:
+    fill(small_pages, 100)
+    sync.run()
+    del small_pages.account.rows["c00050"]
+    for call in range(small_pages._calls + 3, small_pages._calls + 60):
+        small_pages.faults.add(f"#{call}", "500")
+    assert sync.run(full=True).status == "incomplete"
+    assert not Conversation.objects.filter(missing_since__isnull=False).exists()
+
+
+def test_run__in_a_given_time(small_pages: BlandSandbox) -> None:
+    fill(small_pages, 400)
+    SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
+    small_pages.latency_seconds = 0.1
+    first = sync.run(seconds=1.0)
+    assert first.status == "incomplete"
+    assert "goes on from here" in first.error
+    small_pages.latency_seconds = 0
+    assert sync.run().status == "finished"
+    assert Conversation.objects.count() == 400
+
+
+@pytest.mark.kill
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("full", [True, False], ids=["full", "incremental"])
+def test_run__resumes_after_sigkill(
+    full: bool, sandbox: BlandSandbox, process: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(sandbox, 3000)
+    sandbox.latency_seconds = 0.05
+    options = ["--full"] if full else []
+    if not full:
+        SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
+    child = process(sys.executable, "manage.py", "bland_sms_sync", *options)
+    wait_until(lambda: Conversation.objects.count() >= 500)
+    child.kill()
+    child.wait()
+    SyncRun.objects.filter(lease_key__isnull=False).update(lease_until=runs.timezone.now())
+    before = Conversation.objects.count()
+    assert before < 3000
+    sandbox.log.clear()
+
+    run = sync.run(full=full)
+
+    assert run.status == "finished"
+    assert Conversation.objects.count() == 3000
+    # Nothing that was written is fetched again, but for the last row of each range.
+    assert run.seen <= 3000 - before + 2 * driver.SIDE_BY_SIDE
+
+
+def test_command__ends_well_on_sigterm(sandbox: BlandSandbox, process: Start) -> None:
+    pytest.importorskip("signal")
+    # Only what the process itself does is looked at: it has no part in this test's transaction.
+    child = process(sys.executable, "-c", TERMINATED)
+    assert child.wait(30) == 0
+
+
+TERMINATED = """
+import os, signal
+from bland_sms.management.interrupt import stop_signals
+with stop_signals() as stopped:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stopped.wait(5)
+"""
+
+
+# --- trust ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 250])
+def test_run__finds_the_dialect_out_and_remembers_it(rows: int, sandbox: BlandSandbox) -> None:
+    sandbox.account.dialect = "b"
+    fill(sandbox, rows)
+    assert sync.run().status == "finished"
+    assert Conversation.objects.count() == rows
+    if rows < 2:
+        return
+    sandbox.log.clear()
+    assert sync.run(full=True).status == "finished"
+    assert all("sort_by=" in seen["path"] for seen in listed(sandbox))
+
+
+def test_run__back_to_the_other_dialect(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 250)
+    SyncRun.objects.create(mode="full", status="finished", dialect="b")
+    assert sync.run().status == "finished"
+    assert Conversation.objects.count() == 250
+
+
+def test_run__other_dialect_after_a_refusal(sandbox: BlandSandbox) -> None:
+    sandbox.account.dialect = "b"
+    fill(sandbox, 5)
+    sandbox.faults.add("list", "400")
+    assert sync.run().status == "finished"
+
+
+@pytest.mark.parametrize("dialect", ["a", "b"])
+def test_run__a_dialect_that_was_set_is_kept(
+    dialect: str, sandbox: BlandSandbox, set_bland: Callable[..., None]
+) -> None:
+    sandbox.account.dialect = "a" if dialect == "b" else "b"
+    fill(sandbox, 150)
+    set_bland(LIST_DIALECT=dialect)
+    run = sync.run()
+    assert run.status == "failed"
+    assert "ignored" in run.error
+    assert not Conversation.objects.exists()
+
+
+@DIALECTS
+def test_run__ignored_filter_changes_no_row(
+    dialect: str, sandbox: BlandSandbox, django_assert_num_queries: Any
+) -> None:
+    sandbox.account.dialect = dialect
+    fill(sandbox, 150)
+    sync.run()
+    for row in sandbox.account.rows.values():
+        row["is_active"] = False  # without a trace in updated_at, so only our own rule protects
+    before = list(Conversation.objects.order_by("pk").values())
+    sandbox.account.ignores_filters = True
+    run = sync.run()
+    assert run.status == "failed"
+    assert "ignored" in run.error
+    assert list(Conversation.objects.order_by("pk").values()) == before
+    assert not run.cursor
+
+
+def test_run__rows_without_a_usable_time(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 5)
+    SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
+    for row in sandbox.account.rows.values():
+        row["updated_at"] = "9999-12-31T23:59:59.000Z"
+    run = sync.run()
+    assert run.status == "incomplete"
+    assert "usable time" in run.error
+    assert not run.cursor
+
+
+def test_run__a_row_without_a_time_is_looked_at(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 5)
+    sandbox.account.rows["c00003"]["updated_at"] = None
+    assert sync.run().status == "finished"
+    assert len(sandbox.requests("GET", "c00003")) == 1
+
+
+# --- what is not listed any more --------------------------------------------------------------
+
+
+def test_run__what_is_gone_is_asked_for_and_marked(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 40)
+    sync.run()
+    del sandbox.account.rows["c00005"]
+    sandbox.log.clear()
+    assert sync.run(full=True).status == "finished"
+    marked = Conversation.objects.filter(missing_since__isnull=False)
+    assert [row.pk for row in marked] == ["c00005"]
+    assert len(sandbox.requests("GET", "c00005")) == 1
+    assert Conversation.objects.count() == 40
+
+
+def test_run__what_is_only_not_listed_is_not_marked(
+    sandbox: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(sandbox, 40)
+    sync.run()
+    page_a = sandbox.account._page_a
+    monkeypatch.setattr(
+        sandbox.account,
+        "_page_a",
+        lambda rows, query: page_a([row for row in rows if row["id"] != "c00005"], query),
+    )
+    assert sync.run(full=True).status == "finished"
+    assert len(sandbox.requests("GET", "c00005")) == 1
+    assert not Conversation.objects.filter(missing_since__isnull=False).exists()
+
+
+def test_run__too_many_gone_are_not_believed(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 100)
+    sync.run()
+    for index in range(10, 20):
+        del sandbox.account.rows[f"c{index:05d}"]
+    run = sync.run(full=True)
+    assert run.status == "incomplete"
+    assert "another account" in run.error
+    assert not Conversation.objects.filter(missing_since__isnull=False).exists()
+
+
+def test_run__another_accounts_key_costs_few_looks(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 300)
+    sync.run()
+    sandbox.account.rows.clear()
+    sandbox.log.clear()
+    assert sync.run(full=True).status == "failed"
+    assert len(sandbox.requests("GET")) <= 2 + 20
+    assert not Conversation.objects.filter(missing_since__isnull=False).exists()
+
+
+# --- transcripts, trying out, costs -----------------------------------------------------------
+
+
+def test_run__messages(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 30)
+    said = {"id": 1, "sender": "USER", "message": "Hi", "created_at": text_of(BEGIN)}
+    sandbox.account.rows["c00002"]["messages"] = [said]
+    sync.run()
+    assert not Conversation.objects.get(pk="c00002").messages.exists()
+    sync.run(full=True, messages=True)
+    assert Conversation.objects.get(pk="c00002").messages.get().text == "Hi"
+    assert not Conversation.objects.filter(transcript_observed_at__isnull=True).exists()
+    sandbox.account.set_active("c00004", False)
+    sandbox.log.clear()
+    sync.run(messages=True)
+    assert {seen["conversation_id"] for seen in sandbox.requests("GET")} == {"", "c00004"}
+
+
+def test_run__dry_run_writes_nothing(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 30)
+    run = sync.run(dry_run=True)
+    assert (run.pk, run.created) == (None, 30)
+    assert not Conversation.objects.exists()
+    assert not SyncRun.objects.exists()
+
+
+def test_run__statements_for_each_page(sandbox: BlandSandbox, set_bland: Any) -> None:
+    fill(sandbox, 200)
+    costs = {}
+    for size in (20, 200):
+        set_bland(PAGE_SIZE=size)
+        Conversation.objects.all().delete()
+        pages = []
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            sync.run(since=BEGIN, on_page=pages.append)
+        costs[size] = len(queries) / len(pages)
+    assert abs(costs[20] - costs[200]) < 6
+
+
+def test_run__an_older_page_never_flips_a_row_back(
+    sandbox: BlandSandbox, started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is asked for before the update and written after it."""
+    fill(sandbox, 3)
+    sync.run()
+    apply_page = driver.apply_page
+
+    def update_first(payloads: Any) -> Any:
+        monkeypatch.setattr(driver, "apply_page", apply_page)
+        later = text_of(datetime.now(timezone.utc))
+        sandbox.account.rows["c00001"]["updated_at"] = later
+        monkeypatch.setattr(driver, "apply_page", apply_page)
+        held.extend(payloads)
+        return apply_page([])
+
+    held: list[Any] = []
+    monkeypatch.setattr(driver, "apply_page", update_first)
+    sync.run(full=True)
+    run_update(started(["c00001"]))
+    assert Conversation.objects.get(pk="c00001").is_active is False
+    assert any(payload.id == "c00001" and payload.is_active for payload in held)
+    apply_page(held)
+    assert Conversation.objects.get(pk="c00001").is_active is False
+
+
+def test_command__exit_codes(sandbox: BlandSandbox) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "bland_sms_sync", "--full", "--since", "2026-01-01"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "contradict" in done.stderr
