@@ -112,6 +112,13 @@ USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.BasicAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+}
+
 BLAND_TASKS_BACKEND = os.environ.get("BLAND_TASKS_BACKEND", "")
 if BLAND_TASKS_BACKEND:
     TASKS = {"default": {"BACKEND": BLAND_TASKS_BACKEND}}

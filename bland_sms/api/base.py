@@ -1,0 +1,85 @@
+"""What all our views share: safe by themselves, whatever the host's defaults are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from django.db import connections, transaction
+from django.db.models import Model
+from django.utils.cache import add_never_cache_headers
+from rest_framework.permissions import SAFE_METHODS
+from rest_framework.renderers import BrowsableAPIRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.settings import api_settings
+from rest_framework.throttling import ScopedRateThrottle
+from rest_framework.views import APIView
+from rest_framework.viewsets import GenericViewSet
+
+from .errors import answer_to
+from .filters import ListFilter, Parameter
+from .paging import KeysetPagination
+from .parsing import JsonParser
+from .permissions import NamedPermission, Needs
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+_defaults: Any = api_settings
+BROWSABLE = [
+    one for one in _defaults.DEFAULT_RENDERER_CLASSES if issubclass(one, BrowsableAPIRenderer)
+]
+"""The browsable API where the host has it, and as the host has it."""
+
+
+class ReadWriteThrottle(ScopedRateThrottle):
+    """The scopes ``bland_sms_read`` and ``bland_sms_write``; without a rate there is no limit."""
+
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        self.scope = "bland_sms_read" if request.method in SAFE_METHODS else "bland_sms_write"
+        rates: Any = api_settings.DEFAULT_THROTTLE_RATES
+        self.rate = rates.get(self.scope)
+        if self.rate is None:
+            return True
+        self.num_requests, self.duration = self.parse_rate(self.rate)
+        return super(ScopedRateThrottle, self).allow_request(request, view)
+
+
+class SafeView(APIView):
+    """A view that trusts the host's authentication, and none of the host's other defaults."""
+
+    renderer_classes = [JSONRenderer, *BROWSABLE]
+    parser_classes = (JsonParser,)
+    permission_classes = (NamedPermission,)
+    throttle_classes = [*_defaults.DEFAULT_THROTTLE_CLASSES, ReadWriteThrottle]
+    versioning_class = None
+    needs: Needs = {}
+
+    @classmethod
+    def as_view(cls, *args: Any, **initkwargs: Any) -> Any:
+        """Never in a transaction, also under ``ATOMIC_REQUESTS``: some views speak to Bland."""
+        view = super().as_view(*args, **initkwargs)
+        for alias in connections:
+            view = transaction.non_atomic_requests(using=alias)(view)
+        return view
+
+    def get_exception_handler(self) -> Callable[..., Response | None]:
+        return answer_to
+
+    def finalize_response(
+        self, request: Request, response: Any, *args: Any, **kwargs: Any
+    ) -> Response:
+        """People's data is kept by no cache in between."""
+        answer = super().finalize_response(request, response, *args, **kwargs)
+        add_never_cache_headers(answer)
+        return answer
+
+
+class SafeViewSet(SafeView, GenericViewSet[AnyModel]):
+    """The views of one kind of row."""
+
+    filter_backends = (ListFilter,)
+    pagination_class = KeysetPagination
+    parameters: Mapping[str, Mapping[str, Parameter]] = {}
+    """What the lists may be narrowed by, for each action that is one."""

@@ -1,0 +1,152 @@
+"""Conversations: read from the mirror, changed by asking Bland."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import Http404
+from django.utils.translation import gettext as _
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+
+from .. import sync, updates
+from ..client import get_client
+from ..conf import get_settings
+from ..exceptions import BlandError
+from ..models import BulkUpdate, BulkUpdateItem, Conversation, Message
+from ..pacing import Allowance
+from ..payloads import is_conversation_id
+from ..transactions import after_commit
+from .base import SafeViewSet
+from .errors import Refusal, outcome_of
+from .filters import CONVERSATIONS
+from .paging import ConversationPages, MessagePages
+from .permissions import VERBS, check_verb, may
+from .serializers import (
+    TEXTS,
+    ChangeSerializer,
+    ConversationSerializer,
+    EmptySerializer,
+    MessageSerializer,
+)
+
+State = BulkUpdateItem.State
+SYNTHETIC = "<Call Connected>"
+"""Bland's own first "message" of some threads; nobody wrote it."""
+
+
+class ConversationViewSet(SafeViewSet[Conversation]):
+    """Conversations as Bland last told them. To change one means to ask Bland."""
+
+    needs = {
+        None: ("view_conversation",),
+        "list": ("view_conversation",),
+        "retrieve": ("view_conversation",),
+        "partial_update": ("view_conversation", VERBS),
+        "messages": ("view_conversation", "view_transcript"),
+        "refresh": ("view_conversation", "refresh_conversation"),
+    }
+    parameters = {"list": CONVERSATIONS}
+    queryset = Conversation.objects.all()
+    lookup_value_regex = "[^/]+"
+    pagination_class = ConversationPages
+    serializer_class = ConversationSerializer
+
+    def get_serializer_class(self) -> type[BaseSerializer[Any]]:
+        if self.action == "partial_update":
+            return ChangeSerializer
+        return super().get_serializer_class()
+
+    def get_object(self) -> Conversation:
+        conversation_id = self.kwargs["pk"]
+        found = None
+        if is_conversation_id(conversation_id):
+            found = self._shown(self.get_queryset()).filter(pk=conversation_id).first()
+        if found is None:
+            raise Http404
+        self.check_object_permissions(self.request, found)
+        return found
+
+    def _shown(self, queryset: QuerySet[Conversation]) -> QuerySet[Conversation]:
+        """With the columns that are shown, and no more: texts can be long."""
+        hidden = ["older_facts", "user_digits", "user_digits_reversed"]
+        if not may(self.request.user, "view_transcript"):
+            hidden += TEXTS
+        return queryset.defer(*hidden)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """The conversations, the one that Bland updated last first."""
+        rows = self.paginate_queryset(self._shown(self.filter_queryset(self.get_queryset())))
+        return self.get_paginated_response(self.get_serializer(rows, many=True).data)
+
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """One conversation."""
+        return Response(self.get_serializer(self.get_object()).data)
+
+    @action(detail=True, serializer_class=MessageSerializer, pagination_class=MessagePages)
+    def messages(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """A conversation's messages, the oldest first, as they were last copied."""
+        conversation = self.get_object()
+        messages: QuerySet[Any] = Message.objects.filter(conversation=conversation).exclude(
+            text=SYNTHETIC
+        )
+        rows = self.paginate_queryset(self.filter_queryset(messages))
+        return self.get_paginated_response(self.get_serializer(rows, many=True).data)
+
+    # --- asking Bland -------------------------------------------------------------------------
+
+    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Ask Bland to deactivate or reactivate a conversation, and answer with what it said."""
+        conversation = self.get_object()
+        wish = self.get_serializer(data=request.data)
+        wish.is_valid(raise_exception=True)
+        is_active = wish.validated_data["is_active"]
+        check_verb(request.user, is_active)
+        get_client()  # where there is no usable key nothing is recorded either
+        bulk_update = updates.prepare(
+            [conversation.pk],
+            is_active,
+            requested_by=request.user,
+            source=BulkUpdate.Source.API,
+        )
+        updates.start(bulk_update)
+        updates.carry_out(bulk_update)
+        bulk_update.refresh_from_db()
+        item = bulk_update.items.get()
+        if item.state not in (State.CHANGED, State.UNCHANGED):
+            raise outcome_of(bulk_update, item)
+        return self._current(conversation.pk)
+
+    @action(detail=True, methods=["post"], serializer_class=EmptySerializer)
+    def refresh(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Copy a conversation and its messages from Bland, and answer with the copy."""
+        conversation = self.get_object()
+        seconds = get_settings().inline_seconds
+        failures: list[BlandError | None] = []
+
+        def copy() -> None:
+            try:
+                sync.refresh(conversation.pk, allowance=Allowance.of_seconds(seconds))
+                failures.append(None)
+            except BlandError as error:
+                failures.append(error)
+
+        after_commit(copy)
+        if not failures:  # in a transaction of the host's
+            raise Refusal(202, "waiting", _("It is copied as soon as the transaction is over."))
+        if failures[0] is not None:
+            raise failures[0]
+        return self._current(conversation.pk)
+
+    def _current(self, conversation_id: str) -> Response:
+        """The row as it is by now."""
+        found = self._shown(self.get_queryset()).filter(pk=conversation_id).first()
+        if found is None:
+            raise Http404
+        context = self.get_serializer_context()
+        return Response(ConversationSerializer(found, context=context).data)
