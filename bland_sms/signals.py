@@ -27,6 +27,10 @@ bulk_update_finished = Signal()
 sync_finished = Signal()
 """A sync ended, well or not. Arguments: ``sync_run``."""
 
+webhook_received = Signal()
+"""A verified webhook was noted, for the first time; its conversation is not copied yet. Arguments:
+``delivery``."""
+
 
 def announce(
     signal: Signal, sender: type, make_arguments: Callable[[], list[dict[str, Any]]]

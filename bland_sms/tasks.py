@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from .models import BulkUpdate
+from .deliveries import process
+from .models import BulkUpdate, WebhookDelivery
 from .updates import run
 
 
@@ -27,14 +28,19 @@ def work(kind: str, pk: int) -> None:
     """Do a piece of work that was dispatched. Safe to call twice, at once, or never.
 
     Args:
-        kind: ``update``.
-        pk: Primary key of the ledger's row; one that is gone is no error.
+        kind: ``update`` or ``delivery``.
+        pk: Primary key of the row; one that is gone is no error.
     """
-    if kind != "update":
+    if kind == "update":
+        bulk_update = BulkUpdate.objects.filter(pk=pk).first()
+        if bulk_update is not None:
+            run(bulk_update)
+    elif kind == "delivery":
+        delivery = WebhookDelivery.objects.filter(pk=pk).first()
+        if delivery is not None:
+            process(delivery)
+    else:
         raise ValueError(f"unknown kind of work: {kind!r}")
-    bulk_update = BulkUpdate.objects.filter(pk=pk).first()
-    if bulk_update is not None:
-        run(bulk_update)
 
 
 if _tasks is not None:
@@ -49,8 +55,8 @@ def dispatch(kind: str, pk: int) -> bool:
     """Enqueue a piece of work with Django's Tasks.
 
     Args:
-        kind: ``update``.
-        pk: Primary key of the ledger's row.
+        kind: ``update`` or ``delivery``.
+        pk: Primary key of the row.
 
     Returns:
         False where no other process would carry it out: the immediate backend would do all of it

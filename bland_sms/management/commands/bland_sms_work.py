@@ -1,24 +1,28 @@
-"""Carry out whatever waits in the ledger."""
+"""Carry out whatever waits: updates and webhooks."""
 
 from __future__ import annotations
 
 import threading
+import time
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import close_old_connections
 
+from bland_sms.deliveries import process_waiting
 from bland_sms.management.interrupt import stop_signals
 from bland_sms.models import BulkUpdate
 from bland_sms.updates import run, waiting_updates
 
 PAUSE_SECONDS = 2.0
+REST_SECONDS = 60.0
+"""For so long no webhook is looked at after Bland refused to answer at all."""
 
 
 class Command(BaseCommand):
     help = (
-        "Carry out updates that wait and that no living process drives. "
+        "Carry out updates and webhooks that wait and that no living process is at. "
         "Safe beside real workers and beside itself."
     )
 
@@ -28,10 +32,12 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        stopped: list[str] = []
+        problems: dict[str, None] = {}  # in order, each once, however long this runs
+        self.resting_until = 0.0
         with stop_signals() as ended:
             while not ended.is_set():
-                worked = self._work(stopped, ended)
+                worked = self._update(problems, ended)
+                worked = self._look_who_rang(problems, ended) or worked
                 if not options["once"]:
                     close_old_connections()
                     ended.wait(PAUSE_SECONDS)
@@ -39,11 +45,11 @@ class Command(BaseCommand):
                     break
             if ended.is_set():
                 self.stderr.write("Stopped; the next worker carries on.")
-        if stopped:
-            raise CommandError("\n".join(stopped))
+        if problems:
+            raise CommandError("\n".join(problems))
 
-    def _work(self, stopped: list[str], ended: threading.Event) -> bool:
-        """One pass over what waits; whether anything came of it."""
+    def _update(self, problems: dict[str, None], ended: threading.Event) -> bool:
+        """One pass over the updates that wait; whether anything came of it."""
         worked = False
         for bulk_update in waiting_updates():
             if ended.is_set():
@@ -58,5 +64,24 @@ class Command(BaseCommand):
             words = ", ".join(f"{number} {state}" for state, number in after.items() if number)
             self.stdout.write(f"update {bulk_update.pk}: {bulk_update.status}: {words}")
             if bulk_update.status == BulkUpdate.Status.STOPPED:
-                stopped.append(f"update {bulk_update.pk} stopped: {bulk_update.stop_message}")
+                problems[f"update {bulk_update.pk} stopped: {bulk_update.stop_message}"] = None
         return worked
+
+    def _look_who_rang(self, problems: dict[str, None], ended: threading.Event) -> bool:
+        """One pass over the webhooks that wait; whether any of them is done with."""
+        if ended.is_set() or time.monotonic() < self.resting_until:
+            return False
+        worked = process_waiting(stopped=ended)
+        told = {
+            "processed": worked.processed,
+            "put off": worked.put_off,
+            "conversations failed": len(worked.failed),
+        }
+        words = ", ".join(f"{number} {name}" for name, number in told.items() if number)
+        if words:
+            self.stdout.write(f"webhooks: {words}")
+        problems |= {f"webhook for {pk}: {code}": None for pk, code in worked.failed.items()}
+        if worked.stop is not None:
+            problems[f"webhooks stopped: {worked.stop}"] = None
+            self.resting_until = time.monotonic() + REST_SECONDS
+        return bool(worked.processed or worked.failed)

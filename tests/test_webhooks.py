@@ -1,0 +1,993 @@
+"""Bland rings: what is let in, whose conversation is copied, and who does it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import json
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.handlers.wsgi import WSGIRequest
+from django.db import DatabaseError, OperationalError, connection, transaction
+from django.http import HttpResponse
+from django.test import Client, RequestFactory, override_settings
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from bland_sms import deliveries, tasks, webhooks
+from bland_sms.models import Conversation, WebhookDelivery
+from bland_sms.sandbox import BlandSandbox
+from bland_sms.signals import conversation_created, webhook_received
+
+ADDRESS = "/bland-sms/webhook/"
+SECRET = "whsec_one"
+OTHER_SECRET = "whsec_two"
+JSON = "application/json"
+State = WebhookDelivery.State
+
+
+@pytest.fixture(autouse=True)
+def rested() -> None:
+    """Tests post more in a second than anybody may."""
+    webhooks.throttle.fill()
+
+
+@pytest.fixture
+def bland(sandbox: BlandSandbox, set_bland: Callable[..., None], db: None) -> BlandSandbox:
+    set_bland(WEBHOOK_SECRETS=[SECRET])
+    return sandbox
+
+
+def sign(body: bytes, secret: str = SECRET) -> str:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def body_of(conversation_id: Any = "conv_1", **values: Any) -> bytes:
+    told = {"conversation_id": conversation_id, "sender": "USER", "message": "Hello", **values}
+    return json.dumps(told).encode()
+
+
+def post(body: bytes | None = None, signature: str | None = "good", **extra: Any) -> HttpResponse:
+    """Post a webhook; signed as it should be unless the test says otherwise."""
+    body = body_of() if body is None else body
+    headers = dict(extra.pop("headers", {}))
+    if signature is not None:
+        headers["X-Webhook-Signature"] = sign(body) if signature == "good" else signature
+    return Client(raise_request_exception=True).post(
+        ADDRESS, body, content_type=extra.pop("content_type", JSON), headers=headers, **extra
+    )
+
+
+def minutes_pass(minutes: float = 1.1) -> None:
+    """Everything that was, was so much earlier."""
+    earlier = timedelta(minutes=minutes)
+    for name in ("received_at", "asked_at", "not_before", "lease_until"):
+        rows = WebhookDelivery.objects.filter(**{f"{name}__isnull": False})
+        for pk, moment in rows.values_list("pk", name):
+            WebhookDelivery.objects.filter(pk=pk).update(**{name: moment - earlier})
+
+
+def gets(bland: BlandSandbox, conversation_id: str = "") -> int:
+    return len(bland.requests("GET", conversation_id))
+
+
+# --- what is let in ---------------------------------------------------------------------------
+
+
+def test_webhook__conversation_is_copied(bland: BlandSandbox) -> None:
+    message = {"id": "m1", "sender": "USER", "message": "Hello"}
+    bland.account.add({"id": "conv_1", "messages": [message]})
+    answer = post()
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert Conversation.objects.get(pk="conv_1").messages.get().text == "Hello"
+    delivery = WebhookDelivery.objects.get()
+    assert (delivery.state, delivery.kind, delivery.error) == (State.PROCESSED, "message", "")
+    assert delivery.processed_at is not None
+    assert delivery.claimed_conversation is None
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+def test_webhook__only_post(method: str, bland: BlandSandbox) -> None:
+    body = body_of()
+    headers = {"X-Webhook-Signature": sign(body)}
+    answer = Client().generic(method, ADDRESS, body, content_type=JSON, headers=headers)
+    assert (answer.status_code, answer["Allow"]) == (405, "POST")
+    assert not WebhookDelivery.objects.exists()
+
+
+@pytest.mark.parametrize("secrets", [[], [""], ["  ", ""]])
+def test_webhook__without_a_secret_all_are_refused(
+    secrets: list[str], bland: BlandSandbox, set_bland: Any
+) -> None:
+    set_bland(WEBHOOK_SECRETS=secrets)
+    assert post(signature=sign(body_of(), "")).status_code == 503
+    assert not WebhookDelivery.objects.exists()
+
+
+def test_webhook__wrong_settings_are_no_500(bland: BlandSandbox, set_bland: Any) -> None:
+    set_bland(WEBHOOK_SECRET=SECRET)
+    assert post().status_code == 503
+
+
+def test_webhook__refusals_are_not_mailed(
+    bland: BlandSandbox, set_bland: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_bland(WEBHOOK_SECRETS=[])
+    with caplog.at_level(logging.INFO):
+        assert post().status_code == 503
+    assert not [record for record in caplog.records if record.name == "django.request"]
+    assert "WEBHOOK_SECRETS" in caplog.text
+
+
+class Unread(io.BytesIO):
+    """A body that must not be read."""
+
+    def read(self, *args: Any) -> bytes:
+        raise AssertionError
+
+
+def arrived(stream: io.BytesIO, **environ: Any) -> WSGIRequest:
+    """A request as a server hands it over, with any headers."""
+    plain = {"CONTENT_TYPE": JSON, "CONTENT_LENGTH": "", "REQUEST_METHOD": "POST"}
+    request = RequestFactory().generic("POST", ADDRESS)
+    return WSGIRequest({**request.META, **plain, "wsgi.input": stream, **environ})
+
+
+@pytest.mark.parametrize("length", ["1048577", "99999999999999999999999", " 1048577 "])
+def test_webhook__too_long_is_not_read(length: str, bland: BlandSandbox) -> None:
+    assert webhooks.webhook(arrived(Unread(), CONTENT_LENGTH=length)).status_code == 413
+
+
+@pytest.mark.parametrize(("size", "status"), [(200, 200), (201, 413)])
+def test_webhook__limit(size: int, status: int, bland: BlandSandbox, set_bland: Any) -> None:
+    set_bland(WEBHOOK_MAX_BYTES=200)
+    body = body_of(pad="").replace(b'"pad": ""', b'"pad": "%s"')
+    body = body.replace(b"%s", b"x" * (size - len(body) + 2))
+    assert len(body) == size
+    assert post(body).status_code == status
+
+
+@pytest.mark.parametrize("length", ["", "junk", "-1"])
+def test_webhook__chunked(length: str, bland: BlandSandbox) -> None:
+    body = body_of()
+    environ = {"HTTP_X_WEBHOOK_SIGNATURE": sign(body), "wsgi.input_terminated": True}
+    if length:
+        environ |= {"CONTENT_LENGTH": length, "wsgi.input_terminated": False}
+    answer = webhooks.webhook(arrived(io.BytesIO(body), **environ))
+    assert answer.status_code == (403 if length else 200)
+
+
+def test_webhook__chunked_without_end(bland: BlandSandbox, set_bland: Any) -> None:
+    class Endless(io.BytesIO):
+        given = 0
+
+        def read(self, size: Any = -1) -> bytes:
+            self.given += size
+            return b"x" * size
+
+    set_bland(WEBHOOK_MAX_BYTES=100_000)
+    stream = Endless()
+    request = arrived(stream, **{"wsgi.input_terminated": True, "HTTP_X_WEBHOOK_SIGNATURE": "x"})
+    assert webhooks.webhook(request).status_code == 413
+    assert stream.given == 100_001
+
+
+@override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=10)
+def test_webhook__limit_of_the_host_plays_no_part(bland: BlandSandbox) -> None:
+    assert post().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        (JSON, 200),
+        ("application/json; charset=utf-8", 200),
+        ("APPLICATION/JSON", 200),
+        ("text/json", 200),
+        ("application/vnd.bland.v1+json", 200),
+        ("", 200),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/jsonp", 415),
+        ("json", 415),
+    ],
+)
+def test_webhook__content_type(content_type: str, status: int, bland: BlandSandbox) -> None:
+    assert post(content_type=content_type).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("signature", "status"),
+    [
+        (None, 401),
+        ("", 401),
+        ("wrong secret", 403),
+        ("other body", 403),
+        ("upper case", 403),
+        ("prefixed", 403),
+        ("one short", 403),
+        ("one more", 403),
+        ("é" * 64, 403),
+        ("\u0661" * 64, 403),
+        ("\udc80" * 64, 403),
+        ("0" * 100_000, 403),
+    ],
+)
+def test_webhook__signature(signature: str | None, status: int, bland: BlandSandbox) -> None:
+    good = sign(body_of())
+    given = {
+        "wrong secret": sign(body_of(), OTHER_SECRET),
+        "other body": sign(b"{}"),
+        "upper case": good.upper(),
+        "prefixed": f"sha256={good}",
+        "one short": good[:-1],
+        "one more": good + "0",
+    }.get(signature or "", signature)
+    environ = {} if given is None else {"HTTP_X_WEBHOOK_SIGNATURE": given}
+    body = body_of()
+    request = arrived(io.BytesIO(body), CONTENT_LENGTH=str(len(body)), **environ)
+    answer = webhooks.webhook(request)
+    assert (answer.status_code, answer.content) == (status, b"")
+    assert not WebhookDelivery.objects.exists()
+
+
+@pytest.mark.parametrize("secret", [SECRET, OTHER_SECRET, "neither"])
+def test_webhook__all_secrets_are_tried(
+    secret: str, bland: BlandSandbox, set_bland: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def compare(one: str, other: str) -> bool:
+        tried.append(one)
+        return one == other
+
+    monkeypatch.setattr(webhooks, "constant_time_compare", compare)
+    set_bland(WEBHOOK_SECRETS=["", SECRET, OTHER_SECRET])
+    expected = 403 if secret == "neither" else 200
+    assert post(signature=sign(body_of(), secret)).status_code == expected
+    assert len(tried) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"text"',
+        b"null",
+        b"\xff\xfe",
+        b'{"conversation_id": NaN}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"conversation_id": "conv_1", "conversation_id": "conv_2"}',
+    ],
+    ids=lambda body: body[:12],
+)
+def test_webhook__signed_nonsense(body: bytes, bland: BlandSandbox) -> None:
+    assert post(body).status_code == 400
+    assert not WebhookDelivery.objects.exists()
+
+
+def test_webhook__connection_lost_while_reading(bland: BlandSandbox) -> None:
+    class Broken(io.BytesIO):
+        def read(self, *args: Any) -> bytes:
+            raise ConnectionResetError
+
+    assert webhooks.webhook(arrived(Broken(), CONTENT_LENGTH="10")).status_code == 400
+
+
+def test_webhook__body_was_read_by_a_middleware(bland: BlandSandbox) -> None:
+    body = body_of()
+    request = arrived(
+        io.BytesIO(body), CONTENT_LENGTH=str(len(body)), HTTP_X_WEBHOOK_SIGNATURE=sign(body)
+    )
+    assert request.body == body
+    assert webhooks.webhook(request).status_code == 200
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_webhook__is_never_cached(status: int, bland: BlandSandbox) -> None:
+    answer = post(signature="good" if status == 200 else "bad")
+    assert answer.status_code == status
+    assert "no-store" in answer["Cache-Control"]
+
+
+def test_webhook__needs_no_csrf_token_and_no_login(bland: BlandSandbox, settings: Any) -> None:
+    settings.MIDDLEWARE = [
+        *settings.MIDDLEWARE,
+        "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    ]
+    body = body_of()
+    answer = Client(enforce_csrf_checks=True).post(
+        ADDRESS, body, content_type=JSON, headers={"X-Webhook-Signature": sign(body)}
+    )
+    assert answer.status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_webhook__under_atomic_requests(
+    bland: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bland.account.add({"id": "conv_1"})
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    assert post().status_code == 200
+    assert WebhookDelivery.objects.get().state == State.PROCESSED
+
+
+def test_webhook__keeps_nothing_that_people_wrote(bland: BlandSandbox) -> None:
+    post(body_of(message="My PIN is 4711", phone_number="+15550100001", variables={"pin": 4711}))
+    kept = str(list(WebhookDelivery.objects.values()))
+    assert "PIN" not in kept
+    assert "4711" not in kept.replace(hashlib.sha256(b"").hexdigest(), "")
+    assert "5550100001" not in kept
+
+
+def test_webhook__same_body_again(bland: BlandSandbox) -> None:
+    bland.account.add({"id": "conv_1"})
+    assert {post().status_code for _ in range(100)} == {200}
+    assert WebhookDelivery.objects.count() == 1
+    assert gets(bland) == 1
+    minutes_pass(60 * 24 * 5)
+    assert post().status_code == 200  # replayed days later
+    assert gets(bland) == 1
+
+
+def test_webhook__flood(bland: BlandSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks.throttle, "_per_second", 0.0)
+    monkeypatch.setattr(deliveries, "receive", lambda body, told: None)
+    bodies = [body_of(number=number) for number in range(1000)]
+    with CaptureQueriesContext(connection) as queries:
+        answers = [post(body) for body in bodies]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == [200] * 500 + [429] * 500
+    assert answers[-1]["Retry-After"] == "1"
+    assert not queries
+    assert post(signature="forged").status_code == 403  # who is not Bland learns nothing
+    monkeypatch.setattr(webhooks.throttle, "_per_second", webhooks.PER_SECOND)
+    webhooks.throttle._counted_at -= 1.0
+    assert [post(body).status_code for body in bodies[:102]].count(200) >= 100
+
+
+def test_webhook__forged_ones_take_nothing_from_the_throttle(bland: BlandSandbox) -> None:
+    for _ in range(600):
+        assert post(signature="f" * 64).status_code == 403
+    assert post().status_code == 200
+
+
+@pytest.mark.parametrize("error", [OperationalError, DatabaseError])
+def test_webhook__database_is_away(
+    error: type[Exception], bland: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: Any, **kwargs: Any) -> Any:
+        raise error("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("django.db.models.query.QuerySet.get_or_create", away)
+        answer = post()
+        assert (answer.status_code, answer.content) == (503, b"")
+    bland.account.add({"id": "conv_1"})
+    assert post().status_code == 200  # Bland sends it again
+    assert Conversation.objects.count() == 1
+
+
+ALLOWED = {200, 400, 401, 403, 405, 413, 415, 429, 503}
+
+
+def test_webhook__five_thousand_random_requests(
+    bland: BlandSandbox, set_bland: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks.throttle, "_per_second", 0.0)
+    set_bland(WEBHOOK_SECRETS=[SECRET, OTHER_SECRET], API_KEY="", WEBHOOK_MAX_BYTES=5000)
+    dice = random.Random(4711)
+    statuses: dict[int, int] = {}
+    client = Client()
+    for number in range(5000):
+        if number % 2500 == 0:
+            webhooks.throttle.fill()
+        body = random_body(dice)
+        answer = client.generic(
+            dice.choices(["POST", "GET", "PUT", "HEAD", "OPTIONS", "BREW"], [20, 1, 1, 1, 1, 1])[0],
+            ADDRESS,
+            body,
+            content_type=random_type(dice),
+            headers=random_headers(dice, body),
+        )
+        statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
+    assert set(statuses) <= ALLOWED
+    assert set(statuses) >= {200, 400, 401, 403, 405, 413, 415, 429}
+    assert WebhookDelivery.objects.count() <= statuses[200]
+
+
+def random_text(dice: random.Random, most: int = 40) -> str:
+    ranges = [(0x20, 0x7E), (0, 0x1F), (0xA0, 0xFF), (0x660, 0x669), (0x1F600, 0x1F64F)]
+    return "".join(chr(dice.randint(*dice.choice(ranges))) for _ in range(dice.randint(0, most)))
+
+
+def random_value(dice: random.Random, depth: int = 0) -> Any:
+    plain: list[Callable[[], Any]] = [
+        lambda: random_text(dice),
+        lambda: dice.choice([None, True, False, 0, -1, 10**30, 1.5, float("nan"), "\ud800", "\0"]),
+        lambda: dice.choice(["ended", "conv_1", "../x", "conv_" + "9" * 200, "status"]),
+    ]
+    if depth < 3:
+        plain.append(lambda: [random_value(dice, depth + 1) for _ in range(dice.randint(0, 3))])
+        plain.append(lambda: random_object(dice, depth + 1))
+    return dice.choice(plain)()
+
+
+def random_object(dice: random.Random, depth: int = 0) -> dict[str, Any]:
+    names = ["conversation_id", "type", "status", "reason", "status_reason", "sender", "message"]
+    return {
+        dice.choice([*names, *names, random_text(dice, 5)]): random_value(dice, depth + 1)
+        for _ in range(dice.randint(0, 6))
+    }
+
+
+def random_body(dice: random.Random) -> bytes:
+    kind = dice.randint(0, 9)
+    if kind < 5:
+        return json.dumps(random_object(dice)).encode()
+    if kind < 7:
+        return body_of(f"conv_{dice.randint(1, 5)}", number=dice.random())
+    if kind == 7:
+        return dice.randbytes(dice.choice([0, 1, 50, 4999, 5000, 5001, 8000]))
+    return json.dumps(random_value(dice)).encode()[: dice.randint(0, 300)]
+
+
+def random_type(dice: random.Random) -> str:
+    odd = ["", "text/plain", "application/json; charset=utf-16", "application/json; charset=x y"]
+    return dice.choice([JSON] * 8 + [*odd, random_header(dice).replace("\0", "")])
+
+
+def random_header(dice: random.Random, most: int = 40) -> str:
+    """Bytes as a WSGI server hands them over."""
+    return random_text(dice, most).encode().decode("latin-1")
+
+
+def random_headers(dice: random.Random, body: bytes) -> dict[str, str]:
+    headers = {}
+    kind = dice.randint(0, 9)
+    if kind < 6:
+        headers["X-Webhook-Signature"] = sign(body, dice.choice([SECRET, OTHER_SECRET]))
+    elif kind < 8:
+        headers["X-Webhook-Signature"] = dice.choice(
+            [random_header(dice, 100), sign(body).upper(), "sha256=" + sign(body), sign(body, "x")]
+        )
+    if dice.random() < 0.1:
+        headers["Content-Length"] = dice.choice(["0", "-5", "x", "99999", "10" * 30, "\u0665"])
+    if dice.random() < 0.1:
+        headers[dice.choice(["Transfer-Encoding", "Expect", "Cookie", "Authorization"])] = (
+            random_header(dice)
+        )
+    return headers
+
+
+# --- what is read -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "status", "reason"),
+    [
+        ({}, "message", "", ""),
+        ({"sender": "USER", "message": "Hello", "status": "delivered"}, "message", "", ""),
+        ({"sender": "AGENT", "chat_history": []}, "message", "", ""),
+        ({"type": "status", "status": "ended"}, "status", "ended", ""),
+        ({"type": "status", "status": "ended", "conversation_history": []}, "status", "ended", ""),
+        ({"type": "status", "status": "read", "message": "x"}, "status", "read", ""),
+        ({"status": "timeout"}, "status", "timeout", ""),
+        ({"status": "something_new", "chat_history": []}, "status", "something_new", ""),
+        ({"type": "status"}, "status", "", ""),
+        ({"type": "status", "status": 7}, "status", "", ""),
+        ({"type": "status", "status": "x" * 999}, "status", "x" * 64, ""),
+        ({"status": "ended", "reason": "End node"}, "status", "ended", "End node"),
+        ({"status": "ended", "status_reason": "Closed"}, "status", "ended", "Closed"),
+        ({"status": "ended", "reason": "", "status_reason": "B"}, "status", "ended", "B"),
+        ({"status": "ended", "reason": ["A"]}, "status", "ended", ""),
+        ({"status": "ended", "reason": "a\0b" + "c" * 999}, "status", "ended", "ab" + "c" * 198),
+        ({"status": "ended", "reason": "\ud800x"}, "status", "ended", "\ufffdx"),
+    ],
+)
+def test_webhook__reading(
+    told: dict[str, Any], kind: str, status: str, reason: str, bland: BlandSandbox
+) -> None:
+    bland.account.add({"id": "conv_1"})
+    assert post(json.dumps({"conversation_id": "conv_1", **told}).encode()).status_code == 200
+    delivery = WebhookDelivery.objects.get()
+    assert (delivery.kind, delivery.status, delivery.reason) == (kind, status, reason)
+    assert delivery.state == State.PROCESSED
+    assert gets(bland, "conv_1") == 1
+
+
+@pytest.mark.parametrize(
+    "conversation_id", [None, "", 7, [], "..", "a#b", "a/b", "a?x=1", " conv_1", "x" * 129, "é"]
+)
+def test_webhook__id_that_can_be_none(conversation_id: Any, bland: BlandSandbox) -> None:
+    assert post(body_of(conversation_id)).status_code == 200
+    delivery = WebhookDelivery.objects.get()
+    assert (delivery.conversation_id, delivery.state) == ("", State.IGNORED)
+    assert not bland.log
+
+
+STATUSES = ["ended", "timeout", "blacklisted", "inactive", "human_handoff", "human_handoff_ended"]
+
+
+@pytest.mark.parametrize("status", [*STATUSES, "read", "link_clicked", "active", "never_heard_of"])
+@pytest.mark.parametrize("is_active", [True, False])
+def test_webhook__status_is_never_a_state(
+    status: str, is_active: bool, bland: BlandSandbox
+) -> None:
+    bland.account.add({"id": "conv_1", "is_active": is_active})
+    body = {"type": "status", "status": status, "conversation_id": "conv_1", "is_active": True}
+    assert post(json.dumps(body).encode()).status_code == 200
+    assert Conversation.objects.get().is_active is is_active
+
+
+# --- one copy for many ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting(bland: BlandSandbox, set_bland: Any) -> Callable[..., list[WebhookDelivery]]:
+    """Deliveries that came and that nobody has looked at."""
+
+    def make(*conversation_ids: str, **values: Any) -> list[WebhookDelivery]:
+        made = []
+        for conversation_id in conversation_ids:
+            number = WebhookDelivery.objects.count()
+            made.append(
+                WebhookDelivery.objects.create(
+                    body_sha256=f"{number:064d}", conversation_id=conversation_id, **values
+                )
+            )
+            bland.account.rows.get(conversation_id) or bland.account.add({"id": conversation_id})
+        return made
+
+    return make
+
+
+Waiting = Callable[..., list[WebhookDelivery]]
+
+
+def states() -> list[str]:
+    return list(WebhookDelivery.objects.order_by("pk").values_list("state", flat=True))
+
+
+def test_process__one_copy_serves_all_that_came_before(
+    bland: BlandSandbox, waiting: Waiting
+) -> None:
+    several = waiting("conv_1", "conv_1", "conv_2", "conv_1")
+    assert deliveries.process(several[1]) is True
+    assert states() == ["processed", "processed", "received", "processed"]
+    assert (gets(bland, "conv_1"), gets(bland, "conv_2")) == (1, 0)
+    assert deliveries.process(several[0]) is True
+    assert gets(bland) == 1
+
+
+def test_process__one_that_came_while_bland_was_asked_is_not_served(
+    bland: BlandSandbox, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [first] = waiting("conv_1")
+    real = deliveries.refresh
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        outcome = real(*args, **kwargs)
+        waiting("conv_1")
+        return outcome
+
+    monkeypatch.setattr(deliveries, "refresh", slow)
+    assert deliveries.process(first) is True
+    assert states() == ["processed", "received"]
+
+
+def test_process__at_most_once_a_minute(bland: BlandSandbox, waiting: Waiting) -> None:
+    [first] = waiting("conv_1")
+    deliveries.process(first)
+    second, third = waiting("conv_1", "conv_1")
+    assert deliveries.process(second) is False
+    assert deliveries.process(third) is False
+    assert gets(bland) == 1
+    second.refresh_from_db()
+    first.refresh_from_db()
+    assert first.asked_at is not None
+    assert second.not_before == first.asked_at + timedelta(minutes=1)
+    assert deliveries.process_waiting().processed == 0
+    minutes_pass()
+    assert deliveries.process_waiting().processed == 2
+    assert gets(bland) == 2
+    assert states() == ["processed"] * 3
+
+
+def test_process__flood_of_one_conversation(bland: BlandSandbox) -> None:
+    bland.account.add({"id": "conv_1"})
+    for number in range(300):
+        assert post(body_of(number=number)).status_code == 200
+    assert gets(bland) == 1
+    bland.account.set_active("conv_1", False)
+    minutes_pass()
+    deliveries.process_waiting()
+    assert gets(bland) == 2
+    assert Conversation.objects.get().is_active is False
+    assert set(states()) == {"processed"}
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_process__another_machines_clock_is_wrong_by_a_day(
+    hours: int, bland: BlandSandbox, waiting: Waiting
+) -> None:
+    now = timezone.now()
+    waiting("conv_1", state=State.PROCESSED, asked_at=now + timedelta(hours=hours), received_at=now)
+    [late] = waiting("conv_1", received_at=now - timedelta(hours=hours))
+    assert deliveries.process(late) is True
+    assert gets(bland) == 1
+
+
+def test_process__somebody_is_at_it(bland: BlandSandbox, waiting: Waiting) -> None:
+    taken, mine = waiting("conv_1", "conv_1")
+    WebhookDelivery.objects.filter(pk=taken.pk).update(
+        claimed_conversation="conv_1", lease_until=timezone.now() + timedelta(seconds=30)
+    )
+    assert deliveries.process(mine) is False
+    assert deliveries.process(taken) is False
+    assert deliveries.process_waiting().processed == 0
+    assert not bland.log
+    minutes_pass()
+    assert deliveries.process_waiting().processed == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_process__many_threads(bland: BlandSandbox, waiting: Waiting) -> None:
+    bland.latency_seconds = 0.05
+    several = waiting(*["conv_1"] * 8)
+    barrier = threading.Barrier(8)
+
+    def go(delivery: WebhookDelivery) -> None:
+        try:
+            barrier.wait(5)
+            deliveries.process(delivery)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=go, args=[delivery]) for delivery in several]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert gets(bland) == 1
+    assert set(states()) == {"processed"}
+
+
+def test_process__died_in_the_middle(bland: BlandSandbox, waiting: Waiting) -> None:
+    [delivery] = waiting("conv_1")
+    for attempt in range(1, deliveries.MOST_ATTEMPTS + 1):
+        claim = deliveries._claim(WebhookDelivery.objects.get())
+        assert claim is not None
+        assert claim.attempts == attempt  # and here its process dies
+        assert deliveries.process(delivery) is False
+        minutes_pass(3)
+    assert deliveries.process(delivery) is True
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.error) == (State.FAILED, "interrupted")
+    assert not bland.log
+
+
+def test_process__in_a_transaction(bland: BlandSandbox, waiting: Waiting) -> None:
+    [delivery] = waiting("conv_1")
+    with transaction.atomic(), pytest.raises(RuntimeError):
+        deliveries.process(delivery)
+    with transaction.atomic(), pytest.raises(RuntimeError):
+        deliveries.process_waiting()
+    assert not bland.log
+
+
+# --- when Bland does not answer ---------------------------------------------------------------
+
+
+def test_process__not_found(bland: BlandSandbox, waiting: Waiting) -> None:
+    [delivery] = waiting("conv_1")
+    deliveries.process(delivery)
+    del bland.account.rows["conv_1"]
+    minutes_pass()
+    [again] = waiting("conv_1")
+    del bland.account.rows["conv_1"]
+    assert deliveries.process(again) is True
+    again.refresh_from_db()
+    assert (again.state, again.error) == (State.PROCESSED, "CONVERSATION_NOT_FOUND")
+    assert Conversation.objects.get().missing_since is not None
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize(
+    ("fault", "code", "seconds"),
+    [
+        ("500", "ERROR_UPDATING_CONVERSATION", 60),
+        ("429:120", "http_429", 120),
+        ("429:999999", "http_429", 24 * 3600),
+        ("reset_before", "no_answer", 60),
+        ("bad_json", "bad_answer", 60),
+        ("wrong_id", "bad_answer", 60),
+    ],
+)
+def test_process__failure_that_may_pass(
+    fault: str, code: str, seconds: int, bland: BlandSandbox, waiting: Waiting
+) -> None:
+    [delivery] = waiting("conv_1")
+    bland.faults.add("conv_1", f"forever:{fault}")
+    assert deliveries.process(delivery) is False
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.attempts, delivery.error) == (State.RECEIVED, 1, code)
+    assert delivery.claimed_conversation is None
+    assert delivery.not_before is not None
+    left = (delivery.not_before - timezone.now()).total_seconds()
+    assert seconds - 5 < left <= seconds
+    bland.faults.clear()
+    minutes_pass(60 * 24)
+    assert deliveries.process_waiting().processed == 1
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.error) == (State.PROCESSED, "")
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_process__gives_up_in_the_end(bland: BlandSandbox, waiting: Waiting) -> None:
+    waiting("conv_1", "conv_1")
+    bland.faults.add("conv_1", "forever:500")
+    pauses = []
+    for _ in range(deliveries.MOST_ATTEMPTS):
+        worked = deliveries.process_waiting()
+        delivery = WebhookDelivery.objects.first()
+        assert delivery is not None
+        if delivery.not_before is not None:
+            pauses.append(round((delivery.not_before - timezone.now()).total_seconds() / 60))
+        minutes_pass(61)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60]
+    assert worked.failed == {"conv_1": "ERROR_UPDATING_CONVERSATION"}
+    assert states() == ["failed", "failed"]
+    assert deliveries.process_waiting() == deliveries.Worked()
+
+
+@pytest.mark.parametrize("fault", ["400", "422"])
+def test_process__refused_for_good(fault: str, bland: BlandSandbox, waiting: Waiting) -> None:
+    waiting("conv_1", "conv_2")
+    bland.faults.add("conv_1", fault)
+    worked = deliveries.process_waiting()
+    assert worked.processed == 1
+    assert list(worked.failed) == ["conv_1"]
+    assert states() == ["failed", "processed"]
+
+
+@pytest.mark.parametrize("fault", ["401", "403", "404_route"])
+def test_process__bad_key_stops_everything(
+    fault: str, bland: BlandSandbox, waiting: Waiting, set_bland: Any
+) -> None:
+    set_bland(MAX_CONCURRENCY=1)
+    waiting(*[f"conv_{number}" for number in range(100)])
+    bland.faults.add("*", f"forever:{fault}")
+    worked = deliveries.process_waiting()
+    assert worked.stop is not None
+    assert gets(bland) == 1
+    assert set(states()) == {"received"}
+    assert set(WebhookDelivery.objects.values_list("attempts", flat=True)) == {0}
+    assert WebhookDelivery.objects.exclude(error="").count() == 1
+    bland.faults.clear()
+    minutes_pass()
+    assert deliveries.process_waiting().processed == 100
+
+
+def test_process__without_a_key(bland: BlandSandbox, waiting: Waiting, set_bland: Any) -> None:
+    set_bland(API_KEY="")
+    waiting("conv_1", "conv_2")
+    worked = deliveries.process_waiting()
+    assert "API_KEY" in str(worked.stop)
+    assert set(states()) == {"received"}
+    delivery = WebhookDelivery.objects.first()
+    assert delivery is not None
+    assert (delivery.attempts, delivery.error) == (0, "not_configured")
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_process__row_that_the_database_refuses(
+    others: int, bland: BlandSandbox, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bland_sms.sync import refreshing
+
+    real = refreshing.apply_page
+
+    def apply(payloads: Any, **kwargs: Any) -> Any:
+        if any(payload.id == "conv_0" for payload in payloads):
+            raise DatabaseError("invalid byte sequence")
+        return real(payloads, **kwargs)
+
+    monkeypatch.setattr(refreshing, "apply_page", apply)
+    waiting(*[f"conv_{number}" for number in range(others + 1)])
+    worked = deliveries.process_waiting()
+    assert (worked.processed, worked.put_off) == (others, 1)
+    poison = WebhookDelivery.objects.get(conversation_id="conv_0")
+    assert (poison.state, poison.error, poison.attempts) == (State.RECEIVED, "not_stored", 1)
+
+
+def test_process_waiting__side_by_side(bland: BlandSandbox, waiting: Waiting) -> None:
+    bland.latency_seconds = 0.1
+    waiting(*[f"conv_{number}" for number in range(40)])
+    begun = timezone.now()
+    assert deliveries.process_waiting().processed == 40
+    assert (timezone.now() - begun).total_seconds() < 3
+    assert Conversation.objects.count() == 40
+
+
+def test_process_waiting__in_time(bland: BlandSandbox, waiting: Waiting) -> None:
+    bland.latency_seconds = 0.2
+    waiting(*[f"conv_{number}" for number in range(200)])
+    worked = deliveries.process_waiting(seconds=0.5)
+    assert worked.processed < 200
+    left = WebhookDelivery.objects.filter(state=State.RECEIVED)
+    assert left.count() == 200 - worked.processed
+    assert not left.exclude(claimed_conversation=None).exists()
+    assert not left.filter(attempts__gt=1).exists()
+
+
+def test_process_waiting__stopped(bland: BlandSandbox, waiting: Waiting) -> None:
+    waiting(*[f"conv_{number}" for number in range(100)])
+    stopped = threading.Event()
+    stopped.set()
+    deliveries.process_waiting(stopped=stopped)
+    assert gets(bland) <= deliveries.AT_ONCE
+
+
+# --- who does it ------------------------------------------------------------------------------
+
+
+def test_webhook__answers_before_it_works(bland: BlandSandbox) -> None:
+    bland.account.add({"id": "conv_1"})
+    body = body_of()
+    request = arrived(
+        io.BytesIO(body), CONTENT_LENGTH=str(len(body)), HTTP_X_WEBHOOK_SIGNATURE=sign(body)
+    )
+    answer = webhooks.webhook(request)
+    assert answer.status_code == 200
+    assert not bland.log
+    answer.close()
+    answer.close()
+    assert gets(bland) == 1
+
+
+def test_webhook__is_found_wherever_the_app_is_mounted(bland: BlandSandbox) -> None:
+    from django.urls import reverse
+
+    assert reverse("bland_sms:webhook") == ADDRESS
+
+
+dispatched: list[tuple[str, int]] = []
+
+
+def dispatch_to_somebody(kind: str, pk: int) -> None:
+    dispatched.append((kind, pk))
+
+
+def dispatch_to_nobody(kind: str, pk: int) -> bool:
+    return False
+
+
+def dispatch_into_a_queue_that_is_down(kind: str, pk: int) -> None:
+    raise ConnectionRefusedError
+
+
+@pytest.fixture
+def dispatch_to(set_bland: Any) -> Iterator[Callable[[Callable[..., Any]], None]]:
+    dispatched.clear()
+    yield lambda function: set_bland(DISPATCH=f"{__name__}.{function.__name__}")
+    dispatched.clear()
+
+
+def test_webhook__somebody_else_does_it(bland: BlandSandbox, dispatch_to: Any) -> None:
+    dispatch_to(dispatch_to_somebody)
+    bland.account.add({"id": "conv_1"})
+    assert post().status_code == 200
+    delivery = WebhookDelivery.objects.get()
+    assert dispatched == [("delivery", delivery.pk)]
+    assert not bland.log
+    tasks.work("delivery", delivery.pk)
+    tasks.work("delivery", delivery.pk)
+    assert gets(bland) == 1
+    assert states() == ["processed"]
+
+
+def test_webhook__duplicate_is_not_dispatched(bland: BlandSandbox, dispatch_to: Any) -> None:
+    dispatch_to(dispatch_to_somebody)
+    post()
+    post()
+    post(body_of(".."))
+    assert len(dispatched) == 1
+
+
+@pytest.mark.parametrize("function", [dispatch_to_nobody, dispatch_into_a_queue_that_is_down])
+def test_webhook__nobody_else_does_it(
+    function: Callable[..., Any], bland: BlandSandbox, dispatch_to: Any
+) -> None:
+    dispatch_to(function)
+    bland.account.add({"id": "conv_1"})
+    assert post().status_code == 200
+    assert states() == ["processed"]
+
+
+def test_work__delivery_that_is_gone(db: None) -> None:
+    tasks.work("delivery", 4711)
+
+
+def test_webhook__work_that_goes_wrong_harms_nobody(
+    bland: BlandSandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(deliveries, "process", broken)
+    assert post().status_code == 200
+    assert states() == ["received"]
+    assert "left for later" in caplog.text
+
+
+def test_webhook__two_at_a_time(bland: BlandSandbox) -> None:
+    bland.account.add({"id": "conv_1"})
+    with webhooks._at_work, webhooks._at_work:
+        assert post().status_code == 200
+        assert states() == ["received"]
+    assert deliveries.process_waiting().processed == 1
+
+
+def test_webhook__no_longer_than_it_may(
+    bland: BlandSandbox, set_bland: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_bland(READ_TIMEOUT=15)
+    monkeypatch.setattr(webhooks, "WORK_SECONDS", 0.5)
+    bland.account.add({"id": "conv_1"})
+    bland.faults.add("conv_1", "hang_before:30")
+    begun = timezone.now()
+    assert post().status_code == 200
+    assert (timezone.now() - begun).total_seconds() < 2
+    assert states() == ["received"]
+
+
+def test_webhook__does_what_waits_by_the_way(bland: BlandSandbox, waiting: Waiting) -> None:
+    waiting(*[f"old_{number}" for number in range(webhooks.MORE + 2)])
+    bland.account.add({"id": "conv_1"})
+    assert post().status_code == 200
+    assert states().count("received") == 2
+    assert gets(bland) == 1 + webhooks.MORE
+
+
+# --- signal -----------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_webhook_received(bland: BlandSandbox, caplog: pytest.LogCaptureFixture) -> None:
+    bland.account.add({"id": "conv_1"})
+    heard: list[tuple[str, str]] = []
+
+    def listen(sender: Any, delivery: WebhookDelivery, **kwargs: Any) -> None:
+        heard.append(("rang", delivery.conversation_id))
+
+    def copied(sender: Any, conversation_id: str, **kwargs: Any) -> None:
+        heard.append(("copied", conversation_id))
+
+    def fail(sender: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError
+
+    webhook_received.connect(fail)
+    webhook_received.connect(listen)
+    conversation_created.connect(copied)
+    try:
+        assert post().status_code == 200
+        assert post().status_code == 200
+        assert post(signature="forged").status_code == 403
+    finally:
+        webhook_received.disconnect(fail)
+        webhook_received.disconnect(listen)
+        conversation_created.disconnect(copied)
+    assert heard == [("rang", "conv_1"), ("copied", "conv_1")]
+    assert "ZeroDivisionError" in caplog.text
