@@ -1,0 +1,351 @@
+"""A person is forgotten, everywhere and for good; nobody else is."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db import connection
+
+from bland_sms import deliveries, erasure, mirror
+from bland_sms.erasure import ERASED, NotANumberError, forget
+from bland_sms.models import (
+    BulkUpdate,
+    BulkUpdateItem,
+    Conversation,
+    Message,
+    WebhookDelivery,
+)
+from bland_sms.sandbox import BlandSandbox
+from bland_sms.signals import conversation_changed
+from bland_sms.sync import refresh
+from bland_sms.updates import prepare, run, start
+
+from .test_commands import manage
+
+pytestmark = pytest.mark.django_db
+NUMBER, OTHER = "+15550100001", "+15550100002"
+TEXTS = ("My cat is called Minka", "Summary of Minka", "Minka!", "VIP-Minka", "minka@example.com")
+
+
+@pytest.fixture
+def account(sandbox: BlandSandbox, set_bland: Any) -> BlandSandbox:
+    """Two people, two conversations each, copied with all that they said."""
+    for number, who in enumerate((NUMBER, OTHER, NUMBER, OTHER)):
+        message = {"id": f"m{number}", "sender": "USER", "message": TEXTS[0]}
+        sandbox.account.add(
+            {
+                "id": f"conv_{number}",
+                "user_number": who,
+                "messages": [message],
+                "summary": TEXTS[1],
+                "last_message": TEXTS[2],
+                "disposition_tag": TEXTS[3],
+                "variables": {"mail": TEXTS[4]},
+                "inbound_id": TEXTS[4],
+            }
+        )
+        refresh(f"conv_{number}")
+    return sandbox
+
+
+def everything() -> str:
+    """All that is stored, as text."""
+    tables = (Conversation, Message, BulkUpdate, BulkUpdateItem, WebhookDelivery, LogEntry)
+    return json.dumps([list(model.objects.values()) for model in tables], default=str)
+
+
+def whole(conversation_id: str) -> tuple[Any, ...]:
+    row = Conversation.objects.values().get(pk=conversation_id)
+    return row, list(Message.objects.filter(conversation=conversation_id).values())
+
+
+def test_forget__nothing_is_left_of_one_and_all_of_the_other(account: BlandSandbox) -> None:
+    Conversation.objects.filter(user_number=OTHER).update(summary="", last_message="")
+    others = [whole("conv_1"), whole("conv_3")]
+    forgotten = forget(NUMBER)
+    assert (forgotten.conversations, forgotten.messages) == (2, 2)
+    assert [whole("conv_1"), whole("conv_3")] == others
+    for pk in ("conv_0", "conv_2"):
+        row, messages = whole(pk)
+        assert messages == []
+        assert row["erased_at"] is not None
+        assert row["agent_number"]  # that is ours
+        told = json.dumps(row, default=str)
+        assert "inka" not in told
+        assert "0001" not in row["user_number"] + row["user_digits"] + row["user_digits_reversed"]
+        assert row["older_facts"] == {}
+
+
+@pytest.mark.parametrize(
+    "notation",
+    [
+        *("+15550100001", "15550100001", "5550100001", "+1 (555) 010-0001", "555.010.0001"),
+        *("001 555 010 0001", "\uff15\uff15\uff150100001", " +1 555\u2011010\u20110001 "),
+    ],
+)
+def test_forget__any_notation(notation: str, account: BlandSandbox) -> None:
+    assert forget(notation).conversations == 2
+
+
+@pytest.mark.parametrize(
+    "number", ["", "0001", "100001", "conv_0", "Minka", "+15550100001, +15550100002", "%", "+"]
+)
+def test_forget__not_a_whole_number(number: str, account: BlandSandbox) -> None:
+    before = everything()
+    with pytest.raises(NotANumberError):
+        forget(number)
+    assert everything() == before
+
+
+def test_forget__country_code(account: BlandSandbox, set_bland: Any) -> None:
+    set_bland(DEFAULT_COUNTRY_CODE="49")
+    account.account.add({"id": "conv_de", "user_number": "+4930123456789"})
+    refresh("conv_de")
+    assert forget("030 123456789").conversations == 1
+    assert forget("5550100001").conversations == 0  # +49 5550100001 is somebody else
+
+
+def test_forget__name_on_another_channel(account: BlandSandbox) -> None:
+    account.account.add({"id": "conv_mail", "user_number": "minka@example.com"})
+    refresh("conv_mail")
+    assert forget("minka@example.com").conversations == 1
+
+
+def test_forget__unknown_number(account: BlandSandbox) -> None:
+    before = everything()
+    assert forget("+15559999999") == erasure.Forgotten()
+    assert everything() == before
+
+
+def test_forget__twice(account: BlandSandbox) -> None:
+    forget(NUMBER)
+    before = everything()
+    assert forget(NUMBER) == erasure.Forgotten()
+    assert everything() == before
+
+
+def test_forget__dry_run(account: BlandSandbox, staff: Any) -> None:
+    wrote(account, staff)
+    before = everything()
+    counted = forget(NUMBER, dry_run=True)
+    assert everything() == before
+    assert forget(NUMBER) == counted
+    assert min(vars(counted).values()) > 0
+
+
+# --- the other tables -------------------------------------------------------------------------
+
+
+def wrote(account: BlandSandbox, staff: Any) -> BulkUpdate:
+    """Staff deactivated all four, and Bland rang about each."""
+    update = prepare(
+        [f"conv_{number}" for number in range(4)],
+        False,
+        requested_by=staff,
+        reason="(555) 010-0001 asked us to stop, 555 010 0002 as well",
+        selection="Search: 15550100001",
+    )
+    start(update)
+    assert run(update)
+    for number in range(4):
+        WebhookDelivery.objects.create(
+            body_sha256=f"{number:064d}", conversation_id=f"conv_{number}", reason="Minka said bye"
+        )
+    return update
+
+
+def test_forget__ledger_history_and_webhooks(account: BlandSandbox, staff: Any) -> None:
+    update = wrote(account, staff)
+    for pk in ("conv_0", "conv_1"):
+        LogEntry.objects.log_actions(
+            staff.pk, Conversation.objects.filter(pk=pk), CHANGE, f"Called {TEXTS[0]}"
+        )
+    forgotten = forget(NUMBER)
+    assert (forgotten.items, forgotten.deliveries, forgotten.updates) == (2, 2, 1)
+    assert forgotten.history == 3
+    update.refresh_from_db()
+    assert update.reason == f"{ERASED} asked us to stop, 555 010 0002 as well"
+    assert update.selection == f"Search: {ERASED}"
+    words = dict(update.items.values_list("conversation_id", "message"))
+    assert words["conv_0"] == words["conv_2"] == ""
+    assert words["conv_1"] == words["conv_3"] == "Conversation updated successfully"
+    assert update.counts()["changed"] == 4
+    reasons = dict(WebhookDelivery.objects.values_list("conversation_id", "reason"))
+    assert reasons == {
+        **{"conv_0": "", "conv_2": ""},
+        **{"conv_1": "Minka said bye", "conv_3": "Minka said bye"},
+    }
+    mine = LogEntry.objects.filter(object_id__in=("conv_0", "conv_2"))
+    assert {(entry.object_repr, entry.get_change_message()) for entry in mine} == {
+        ("conv_0", ERASED),
+        ("conv_2", ERASED),
+    }
+    others = LogEntry.objects.filter(object_id="conv_1")
+    assert {entry.object_repr for entry in others} == {"conv_1 (…0002)"}
+    assert {entry.change_message for entry in others} == {
+        f"Deactivated at Bland in bulk update {update.pk}.",
+        f"Called {TEXTS[0]}",
+    }
+    assert LogEntry.objects.filter(user=staff).count() == 6  # who did it is no secret
+
+
+def test_forget__ids_differ_by_case(account: BlandSandbox, staff: Any) -> None:
+    account.account.add({"id": "CONV_0", "user_number": OTHER})
+    refresh("CONV_0")
+    for pk in ("conv_0", "CONV_0"):
+        LogEntry.objects.log_actions(staff.pk, Conversation.objects.filter(pk=pk), CHANGE, "x")
+    forget(NUMBER)
+    assert LogEntry.objects.get(object_id="CONV_0").change_message == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("+15550100001", ERASED),
+        ("call 1-555-010-0001 today", f"call {ERASED} today"),
+        ("call (555) 010 0001.", f"call {ERASED}."),
+        ("010-0001", ERASED),
+        ("001 555 0100001 and +1 555 0100001", f"{ERASED} and {ERASED}"),
+        ("٥٥٥٠١٠٠٠٠١", ERASED),
+        ("5550100001 2026-01-01", f"{ERASED} 2026-01-01"),
+        ("25550100001", "25550100001"),
+        ("55501000012", "55501000012"),
+        ("5550100002", "5550100002"),
+        ("100001", "100001"),
+        ("0001", "0001"),
+        ("", ""),
+    ],
+)
+def test_forget__number_in_what_staff_wrote(text: str, expected: str, account: Any) -> None:
+    update = BulkUpdate.objects.create(
+        is_active=False, source="admin", reason=text, selection=text, requested_by_name="dana"
+    )
+    forget(NUMBER)
+    update.refresh_from_db()
+    assert (update.reason, update.selection) == (expected, expected)
+
+
+def test_forget__all_or_nothing(account: BlandSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(erasure, "_mask_reasons", broken)
+    before = everything()
+    with pytest.raises(ZeroDivisionError):
+        forget(NUMBER)
+    assert everything() == before  # with the number gone, nobody could find the rest again
+
+
+def test_forget__is_announced(
+    account: BlandSandbox, django_capture_on_commit_callbacks: Any
+) -> None:
+    heard: dict[str, Any] = {}
+
+    def listen(sender: Any, conversation_id: str, changed_fields: Any, **kwargs: Any) -> None:
+        heard[conversation_id] = changed_fields
+
+    conversation_changed.connect(listen)
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            forget(NUMBER)
+    finally:
+        conversation_changed.disconnect(listen)
+    assert set(heard) == {"conv_0", "conv_2"}
+    assert "erased_at" in heard["conv_0"]
+
+
+# --- it does not come back --------------------------------------------------------------------
+
+
+def test_forget__next_sync_brings_nothing_back(account: BlandSandbox) -> None:
+    forget(NUMBER)
+    account.account.set_active("conv_0", False)
+    account.account.rows["conv_2"]["messages"].append(
+        {"id": "m9", "sender": "USER", "message": "Minka again"}
+    )
+    assert manage("bland_sms_sync", "--full").code == 0
+    assert (
+        manage("bland_sms_sync", "--conversation", "conv_0", "--conversation", "conv_2").code == 0
+    )
+    refresh("conv_0")
+    refresh("conv_2")
+    WebhookDelivery.objects.create(body_sha256="1" * 64, conversation_id="conv_0")
+    assert deliveries.process_waiting().processed == 1
+    body = {"conversation_id": "conv_2", "status": "ended", "reason": "Minka left"}
+    assert deliveries.receive(b"2", body) is not None
+    told = [whole("conv_0"), whole("conv_2")]
+    kept = json.dumps([told, list(WebhookDelivery.objects.values())], default=str)
+    assert "inka" not in kept
+    assert "5550100001" not in kept
+    assert Conversation.objects.get(pk="conv_0").is_active is False  # its state is still copied
+    assert Message.objects.filter(conversation="conv_1").count() == 1
+
+
+def test_forget__conversation_that_begins_later_is_copied(account: BlandSandbox) -> None:
+    forget(NUMBER)
+    account.account.add({"id": "conv_new", "user_number": NUMBER})
+    refresh("conv_new")
+    assert Conversation.objects.get(pk="conv_new").user_number == NUMBER
+
+
+def test_erase__answer_that_was_on_its_way(account: BlandSandbox) -> None:
+    from bland_sms.client import get_client
+
+    payload = get_client().get_conversation("conv_0")
+    forget(NUMBER)
+    assert mirror.apply_page([payload])["conv_0"].outcome is not mirror.Outcome.CREATED
+    assert Conversation.objects.get(pk="conv_0").user_number == ""
+    assert not Message.objects.filter(conversation="conv_0").exists()
+
+
+# --- bland_sms_forget -------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("typed", "erased"), [("yes\n", True), ("no\n", False), ("\n", False)])
+def test_forget_command__asks_on_a_terminal(
+    typed: str, erased: bool, account: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(typed))
+    ran = manage("bland_sms_forget", NUMBER)
+    assert ran.code == (0 if erased else 1)
+    assert "2 conversations" in ran.err
+    assert Conversation.objects.filter(erased_at__isnull=False).exists() is erased
+
+
+@pytest.mark.parametrize("options", [["--yes"], ["--yes", "--json"], ["--dry-run"]])
+def test_forget_command(
+    options: list[str], account: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    ran = manage("bland_sms_forget", "(555) 010-0001", *options)
+    assert (ran.code, ran.err) == (0, "")
+    if "--json" in options:
+        told = json.loads(ran.out)
+        assert (told["conversations"], told["messages"], told["dry_run"]) == (2, 2, False)
+    else:
+        assert "2 conversations, 2 messages" in ran.out
+    assert "0001" not in ran.out
+    left = Conversation.objects.filter(user_number=NUMBER).count()
+    assert left == (2 if "--dry-run" in options else 0)
+
+
+def test_forget_command__wrong_usage(account: BlandSandbox) -> None:
+    ran = manage("bland_sms_forget", "0001")
+    assert ran.code == 2
+    assert "phone number" in ran.err
+
+
+@pytest.mark.django_db(transaction=True)
+def test_forget__outside_a_test_transaction(account: BlandSandbox) -> None:
+    assert forget(NUMBER).conversations == 2
+    assert not connection.in_atomic_block
