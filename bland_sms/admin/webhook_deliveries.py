@@ -1,0 +1,171 @@
+"""The log of webhooks: who rang, and whether somebody has looked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import quote
+from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from ..conf import get_settings
+from ..deliveries import Worked, reprocess
+from ..models import Conversation, WebhookDelivery
+from ..transactions import after_commit
+from .mirrored import MirroredAdmin, shown_text, shown_time
+
+REPROCESS_LIMIT = 500
+"""Deliveries that are processed again by one action."""
+
+
+class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
+    """Each verified call of Bland's, and what came of it."""
+
+    list_display = (
+        "received",
+        "conversation",
+        "kind",
+        "status",
+        "reason_words",
+        "shown_state",
+        "attempts",
+        "error_words",
+    )
+    list_display_links = ("received",)
+    list_filter = ("state",)
+    ordering = ("-pk",)
+    sortable_by = ()
+    search_fields = ("conversation_id__exact",)
+    search_help_text = gettext_lazy("A conversation id.")
+    actions = ("reprocess_selected",)
+
+    def has_reprocess_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request) and request.user.has_perm(
+            f"{self.opts.app_label}.reprocess_webhookdelivery"
+        )
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        return self._without_reason(request, self.list_display)
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        return [*self._without_reason(request, self.list_display), "processed"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        return self.get_fields(request, obj)
+
+    def _without_reason(self, request: HttpRequest, names: Iterable[str]) -> list[str]:
+        """Bland's words for why may repeat what people wrote: only for those who may read that."""
+        may_read = request.user.has_perm(f"{self.opts.app_label}.view_transcript")
+        return [name for name in names if may_read or name != "reason_words"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[WebhookDelivery]:
+        copied = Conversation.objects.filter(pk=OuterRef("conversation_id"))
+        return super().get_queryset(request).annotate(is_copied=Exists(copied))
+
+    @admin.display(description=gettext_lazy("Received"))
+    def received(self, delivery: WebhookDelivery) -> SafeString | str:
+        return shown_time(delivery.received_at)
+
+    @admin.display(description=gettext_lazy("Conversation"))
+    def conversation(self, delivery: WebhookDelivery) -> SafeString | str:
+        """A link, where there is something to see."""
+        conversation_id = str(delivery.conversation_id)
+        name = f"{self.opts.app_label}_{Conversation._meta.model_name}_change"
+        if not getattr(delivery, "is_copied", False):
+            return conversation_id or _("none")
+        try:
+            url = reverse(
+                f"admin:{name}",
+                args=[quote(conversation_id)],
+                current_app=self.admin_site.name,
+            )
+        except NoReverseMatch:
+            return conversation_id
+        return format_html('<a href="{}">{}</a>', url, conversation_id)
+
+    @admin.display(description=gettext_lazy("Reason"))
+    def reason_words(self, delivery: WebhookDelivery) -> SafeString | str:
+        if not delivery.reason:
+            return ""
+        return format_html('<span dir="auto">{}</span>', shown_text(delivery.reason))
+
+    @admin.display(description=gettext_lazy("State"))
+    def shown_state(self, delivery: WebhookDelivery) -> SafeString:
+        return format_html(
+            '<span class="bland-sms-badge bland-sms-{}">{}</span>',
+            delivery.state,
+            delivery.get_state_display(),
+        )
+
+    @admin.display(description=gettext_lazy("Error"))
+    def error_words(self, delivery: WebhookDelivery) -> str:
+        return _explain(delivery.error)
+
+    @admin.display(description=gettext_lazy("Processed"))
+    def processed(self, delivery: WebhookDelivery) -> SafeString | str:
+        return shown_time(delivery.processed_at) if delivery.processed_at else _("not yet")
+
+    @admin.action(
+        description=gettext_lazy("Process selected deliveries again"), permissions=["reprocess"]
+    )
+    def reprocess_selected(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
+        """Copy the conversations of the selected deliveries from Bland once more."""
+        keys = list(queryset.order_by("pk").values_list("pk", flat=True)[: REPROCESS_LIMIT + 1])
+        if len(keys) > REPROCESS_LIMIT:
+            text = _("At most %d at once; for more there is `bland_sms_webhooks reprocess`.")
+            self.message_user(request, text % REPROCESS_LIMIT, messages.ERROR)
+            return
+        after_commit(partial(self._reprocess_and_tell, request, keys))
+
+    def _reprocess_and_tell(self, request: HttpRequest, keys: list[int]) -> None:
+        worked = reprocess(keys, seconds=get_settings().inline_seconds)
+        for level, text in _words(worked):
+            self.message_user(request, text, level)
+
+
+def _explain(code: str) -> str:
+    """Why a conversation was not copied; Bland's own codes stand for themselves."""
+    known = {
+        "CONVERSATION_NOT_FOUND": _("Not found under this key (404 CONVERSATION_NOT_FOUND)"),
+        "AUTH_FAILURE": _("Bland refused the key (401)."),
+        "not_configured": _("Bland is not connected"),
+        "tls_refused": _("Bland's certificate was refused"),
+        "no_connection": _("Bland could not be reached"),
+        "no_answer": _("No answer from Bland"),
+        "bad_answer": _("Bland's answer made no sense"),
+        "not_stored": _("The database refused what Bland answered"),
+        "interrupted": _("Whoever copied it died, time after time"),
+    }
+    return known.get(code, code)
+
+
+def _words(worked: Worked) -> list[tuple[int, str]]:
+    told: list[tuple[int, str]] = []
+    if worked.processed:
+        text = ngettext(
+            "%(count)d delivery processed.", "%(count)d deliveries processed.", worked.processed
+        )
+        told.append((messages.SUCCESS, text % {"count": worked.processed}))
+    if worked.put_off:
+        text = ngettext(
+            "%(count)d delivery waits: its conversation was copied a moment ago, or Bland does "
+            "not answer. `bland_sms_work` carries it out.",
+            "%(count)d deliveries wait: their conversations were copied a moment ago, or Bland "
+            "does not answer. `bland_sms_work` carries them out.",
+            worked.put_off,
+        )
+        told.append((messages.WARNING, text % {"count": worked.put_off}))
+    for conversation_id, code in worked.failed.items():
+        values = {"conversation": conversation_id, "cause": _explain(code)}
+        told.append((messages.ERROR, _("Not copied: %(conversation)s: %(cause)s") % values))
+    if worked.stop is not None:
+        told.append((messages.ERROR, _("Bland refuses to answer: %s.") % worked.stop))
+    return told or [(messages.WARNING, _("Nothing to process: these name no conversation."))]
