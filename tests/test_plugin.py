@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from bland_sms.mirror import apply_page
 from bland_sms.models import Conversation
 from bland_sms.pacing import Allowance
 from bland_sms.sandbox import BlandSandbox, FakeBland, StandIn
+from bland_sms.sandbox.faults import NAMES
 from bland_sms.sync import refresh
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -424,3 +426,33 @@ def pytest_configure():
     ran = inner_pytest(USING, conftest)
     assert ran.returncode == 1
     assert "responses is not installed" in ran.stdout
+
+
+# --- documentation ----------------------------------------------------------------------------
+
+PYTHON_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["testing", "extending"])
+def test_docs__every_example_is_a_file_that_ci_runs(page: str) -> None:
+    blocks = PYTHON_BLOCK.findall((ROOT / f"docs/{page}.md").read_text())
+    assert blocks
+    assert all(re.match(r"# shop/\w+\.py\n", block) for block in blocks)
+
+
+def test_docs__test_of_a_receiver_is_short() -> None:
+    [block] = [
+        block
+        for block in PYTHON_BLOCK.findall((ROOT / "docs/testing.md").read_text())
+        if block.startswith("# shop/test_receivers.py\n")
+    ]
+    assert len(block.splitlines()) < 20
+
+
+def test_docs__every_fault() -> None:
+    documented = (ROOT / "docs/testing.md").read_text().partition("## Faults")[2]
+    assert set(re.findall(r"`([\w]+)(?::\w+)?`", documented)) >= NAMES
+
+
+def test_faults__every_one_is_tried_both_ways() -> None:
+    assert {fault.partition(":")[0] for fault in FAULTS} >= NAMES
