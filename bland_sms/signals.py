@@ -9,7 +9,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from django.db import transaction
+from django.db import router, transaction
+from django.db.models import Model
 from django.dispatch import Signal
 
 logger = logging.getLogger("bland_sms.signals")
@@ -33,11 +34,15 @@ webhook_received = Signal()
 
 
 def announce(
-    signal: Signal, sender: type, make_arguments: Callable[[], list[dict[str, Any]]]
+    signal: Signal, sender: type[Model], make_arguments: Callable[[], list[dict[str, Any]]]
 ) -> None:
     """Send ``signal`` once for each set of arguments, after commit, if anybody listens."""
     if signal.has_listeners(sender):
-        transaction.on_commit(lambda: _send(signal, sender, make_arguments()), robust=True)
+        transaction.on_commit(
+            lambda: _send(signal, sender, make_arguments()),
+            using=router.db_for_write(sender),
+            robust=True,
+        )
 
 
 def _send(signal: Signal, sender: type, all_arguments: list[dict[str, Any]]) -> None:
