@@ -119,6 +119,14 @@ class Conversation(models.Model):
             models.Index(fields=["user_digits_reversed"], name="bland_sms_conv_suffix"),
             models.Index(fields=["created_at", "id"], name="bland_sms_conv_created"),
             models.Index(fields=["updated_at", "id"], name="bland_sms_conv_updated"),
+            # The API lists by Bland's clock: without these a filter sorts all that match it.
+            models.Index(
+                fields=["is_active", "updated_at", "id"], name="bland_sms_conv_active_upd"
+            ),
+            models.Index(fields=["status", "updated_at", "id"], name="bland_sms_conv_status_upd"),
+            models.Index(
+                fields=["agent_number", "updated_at", "id"], name="bland_sms_conv_agent_upd"
+            ),
             models.Index(fields=["missing_since"], name="bland_sms_conv_missing"),
         ]
 
