@@ -94,6 +94,7 @@ def refusal_of(
     words: str = "",
     *,
     is_final: bool = False,
+    in_doubt: bool = False,
     retry_after_seconds: float | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Refusal:
@@ -104,9 +105,10 @@ def refusal_of(
         http_status: Bland's, where it answered.
         words: Bland's own, or ours about what happened.
         is_final: No other conversation can succeed either.
+        in_doubt: Bland may have done what was asked all the same.
     """
     told = {**(more or {})}
-    meaning = MEANINGS.get(code)
+    meaning = MEANINGS.get("bad_answer" if in_doubt and code == "not_applied" else code)
     is_blands = meaning is None or code == "CONVERSATION_NOT_FOUND"
     if is_blands and code and not code.startswith("http_"):
         told["bland_code"] = code
@@ -117,6 +119,8 @@ def refusal_of(
         detail = _("%(what)s Bland said: %(words)s") if words else "%(what)s"
     else:
         detail = "%(what)s (%(words)s)" if words and meaning.quotes else "%(what)s"
+    if in_doubt:
+        detail += " " + _("It may have been done all the same.")
     if meaning.status == 503 and retry_after_seconds is None:
         retry_after_seconds = RETRY_AFTER_SECONDS
     return Refusal(
@@ -157,7 +161,7 @@ def outcome_of(bulk_update: BulkUpdate, item: BulkUpdateItem) -> Refusal:
         code, words = bulk_update.stop_code, bulk_update.stop_message
         return refusal_of(code, None, words, is_final=True, more=more)
     if item.state == State.WAITING and item.error_code:  # it was in flight: Bland may have done it
-        return refusal_of("no_answer", more=more)
+        return refusal_of("no_answer", in_doubt=True, more=more)
     if item.state == State.WAITING and item.http_status is not None:
         code, seconds = f"http_{item.http_status}", _seconds_until(item.not_before)
         return refusal_of(
@@ -168,7 +172,10 @@ def outcome_of(bulk_update: BulkUpdate, item: BulkUpdateItem) -> Refusal:
     if item.error_code == "already_queued":
         words = _("Another update does the same already: %s.") % item.message
         return Refusal(202, "already_queued", words, more=more)
-    return refusal_of(item.error_code, item.http_status, item.message, more=more)
+    is_unknown = item.state == State.UNKNOWN
+    return refusal_of(
+        item.error_code, item.http_status, item.message, in_doubt=is_unknown, more=more
+    )
 
 
 def _seconds_until(moment: datetime | None) -> float | None:
