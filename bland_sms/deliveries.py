@@ -326,7 +326,7 @@ def _copy(conversation_ids: Sequence[str], seconds: float) -> Mapping[str, Excep
         problem = _copy_one(conversation_ids[0], seconds)
         return {} if problem is None else {conversation_ids[0]: problem}
     try:
-        refreshed = refresh_many(conversation_ids, seconds=seconds)
+        refreshed = refresh_many(conversation_ids, allowance=_allowance(seconds))
     except BlandConfigurationError as error:
         return dict.fromkeys(conversation_ids, error)
     except OperationalError:
@@ -339,9 +339,15 @@ def _copy(conversation_ids: Sequence[str], seconds: float) -> Mapping[str, Excep
     return {**dict.fromkeys(refreshed.missing, missing), **refreshed.failed}
 
 
+def _allowance(seconds: float) -> Allowance:
+    """Nothing is sent in the last fifth: an answer that we do not wait for would count as none."""
+    now = time.monotonic()
+    return Allowance(deadline=now + seconds, send_until=now + seconds * 0.8)
+
+
 def _copy_one(conversation_id: str, seconds: float) -> Exception | None:
     try:
-        refresh(conversation_id, allowance=Allowance.of_seconds(seconds))
+        refresh(conversation_id, allowance=_allowance(seconds))
     except BlandError as error:
         return error
     except OperationalError:

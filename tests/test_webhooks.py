@@ -680,8 +680,10 @@ def test_process__died_in_the_middle(bland: BlandSandbox, waiting: Waiting) -> N
 
 def test_process__in_a_transaction(bland: BlandSandbox, waiting: Waiting) -> None:
     [delivery] = waiting("conv_1")
+    deliveries.process(delivery)
+    bland.log.clear()
     with transaction.atomic(), pytest.raises(RuntimeError):
-        deliveries.process(delivery)
+        deliveries.process(delivery)  # although there is nothing to do
     with transaction.atomic(), pytest.raises(RuntimeError):
         deliveries.process_waiting()
     assert not bland.log
@@ -732,6 +734,21 @@ def test_process__failure_that_may_pass(
     assert deliveries.process_waiting().processed == 1
     delivery.refresh_from_db()
     assert (delivery.state, delivery.error) == (State.PROCESSED, "")
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_process__new_one_does_not_shorten_a_pause(bland: BlandSandbox, waiting: Waiting) -> None:
+    [first] = waiting("conv_1")
+    bland.faults.add("conv_1", "429:3600")
+    deliveries.process(first)
+    [second] = waiting("conv_1")
+    assert deliveries.process(second) is False
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert first.not_before is not None
+    assert first.not_before > timezone.now() + timedelta(minutes=50)
+    assert second.not_before is not None
+    assert second.not_before < timezone.now() + timedelta(minutes=2)
 
 
 @pytest.mark.usefixtures("no_waiting")
@@ -821,15 +838,26 @@ def test_process_waiting__side_by_side(bland: BlandSandbox, waiting: Waiting) ->
     assert Conversation.objects.count() == 40
 
 
+def test_process_waiting__many_of_one_conversation(
+    bland: BlandSandbox, waiting: Waiting, django_assert_max_num_queries: Any
+) -> None:
+    waiting(*["conv_1"] * 150)
+    with django_assert_max_num_queries(40):
+        assert deliveries.process_waiting().processed == 150
+
+
 def test_process_waiting__in_time(bland: BlandSandbox, waiting: Waiting) -> None:
-    bland.latency_seconds = 0.2
+    bland.latency_seconds = 0.05
     waiting(*[f"conv_{number}" for number in range(200)])
-    worked = deliveries.process_waiting(seconds=0.5)
+    worked = deliveries.process_waiting(seconds=0.7)
     assert worked.processed < 200
+    assert worked.failed == {}
     left = WebhookDelivery.objects.filter(state=State.RECEIVED)
     assert left.count() == 200 - worked.processed
     assert not left.exclude(claimed_conversation=None).exists()
-    assert not left.filter(attempts__gt=1).exists()
+    assert not left.exclude(attempts=0).exists()
+    bland.latency_seconds = 0
+    assert deliveries.process_waiting().processed == 200 - worked.processed  # no minute later
 
 
 def test_process_waiting__stopped(bland: BlandSandbox, waiting: Waiting) -> None:
