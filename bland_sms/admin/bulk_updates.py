@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy
 
 from .. import updates
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
-from .mirrored import MirroredAdmin, shown_time
+from .mirrored import MirroredAdmin, Options, shown_time
 from .update_flow import UpdateFlow
 from .wording import causes, counts_words, explain, stop_words, written_again
 
@@ -75,11 +75,11 @@ class OutcomeFilter(admin.SimpleListFilter):
 class BulkUpdateAdmin(UpdateFlow, MirroredAdmin[BulkUpdate]):
     """The ledger. Who may not see all of it sees what they asked for themselves."""
 
-    list_display = ("number", "what", "by", "when", "shown_status", "shown_counts")
-    list_display_links = ("number",)
-    list_filter = (WhoseFilter, OutcomeFilter)
-    ordering = ("-pk",)
-    sortable_by = ("number",)
+    list_display: Options = ("number", "what", "by", "when", "shown_status", "shown_counts")
+    list_display_links: Options = ("number",)
+    list_filter: ClassVar[Options] = (WhoseFilter, OutcomeFilter)
+    ordering: ClassVar[Options] = ("-pk",)
+    sortable_by: ClassVar[Options] = ("number",)
 
     class Media:
         js = ["bland_sms/update.js"]

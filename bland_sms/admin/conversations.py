@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
@@ -16,29 +15,37 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_POST, require_safe
 
-from .. import updates
+from .. import sync, updates
 from ..client import get_client
 from ..conf import get_settings
 from ..exceptions import BlandConfigurationError, BlandError, BlandNotFoundError
-from ..models import BulkUpdate, Conversation
+from ..models import BulkUpdate, Conversation, SyncRun
 from ..pacing import Allowance
 from ..payloads import is_conversation_id
-from ..sync import Refreshed, is_mirror_empty, last_copied_at, refresh, refresh_many
+from ..sync import Refreshed, is_mirror_empty, refresh, refresh_many
 from ..transactions import after_commit
 from .bulk_updates import BulkUpdateAdmin
 from .filters import ActivityFilter, ChangeFilter, OurNumberFilter, StatusFilter
-from .mirrored import CappedPaginator, MirroredAdmin, shown_number, shown_text, shown_time
+from .mirrored import (
+    CappedPaginator,
+    MirroredAdmin,
+    Options,
+    freshness_context,
+    shown_number,
+    shown_text,
+    shown_time,
+)
+from .requested import REQUESTED_CHANGE, add_requested_changes
 from .search import find, parse_search, single_id
 from .spreadsheet import csv_response
-from .transcript import transcript_of
+from .transcript import transcript_of, transcript_text
 from .update_flow import UpdateFlow
 from .wording import number_words
 
@@ -64,7 +71,7 @@ EXPORTED_TEXTS = ("last_message", "summary")
 class ConversationAdmin(MirroredAdmin[Conversation]):
     """Conversations as Bland last told them. To change one means to ask Bland."""
 
-    list_display = (
+    list_display: Options = (
         "customer",
         "status_badge",
         "last_message_start",
@@ -72,16 +79,22 @@ class ConversationAdmin(MirroredAdmin[Conversation]):
         "last_activity",
         "our_number",
     )
-    list_display_links = ("customer",)
-    list_filter = (StatusFilter, ActivityFilter, OurNumberFilter, ChangeFilter)
-    ordering = ("-last_activity_at", "-id")
-    sortable_by = ("customer", "last_activity")
-    search_fields = ("id", "user_number")  # what makes the box appear; see get_search_results
+    list_display_links: Options = ("customer",)
+    list_filter: ClassVar[Options] = (StatusFilter, ActivityFilter, OurNumberFilter, ChangeFilter)
+    ordering: ClassVar[Options] = ("-last_activity_at", "-id")
+    sortable_by: ClassVar[Options] = ("customer", "last_activity")
+    # What makes the box appear; see get_search_results.
+    search_fields: ClassVar[Options] = ("id", "user_number")
     search_help_text = gettext_lazy(
         "Phone number in any format, its last 4 or more digits, or a conversation id. "
         "Several at once: paste them, or separate them by commas."
     )
-    actions = ("deactivate_selected", "reactivate_selected", "refresh_selected", "export_selected")
+    actions: Options = (
+        "deactivate_selected",
+        "reactivate_selected",
+        "refresh_selected",
+        "export_selected",
+    )
     redirect_single_id = True
     """A search for one whole id opens its page."""
 
@@ -128,13 +141,18 @@ class ConversationAdmin(MirroredAdmin[Conversation]):
             conversation.status,
             conversation.status_label,
         )
-        if conversation.missing_since is None:
-            return badge
-        return format_html(
-            '{} <span class="bland-sms-badge bland-sms-missing">{}</span>',
-            badge,
-            _("not found at Bland"),
-        )
+        if conversation.missing_since is not None:
+            badge = format_html(
+                '{} <span class="bland-sms-badge bland-sms-missing">{}</span>',
+                badge,
+                _("not found at Bland"),
+            )
+        state, words = getattr(conversation, REQUESTED_CHANGE, ("", ""))
+        if words:
+            badge = format_html(
+                '{} <span class="bland-sms-badge bland-sms-{}">{}</span>', badge, state, words
+            )
+        return badge
 
     @admin.display(description=gettext_lazy("Last message"))
     def last_message_start(self, conversation: Conversation) -> SafeString:
@@ -176,19 +194,21 @@ class ConversationAdmin(MirroredAdmin[Conversation]):
         found = self._single_id_hit(request)
         if found is not None:
             return HttpResponseRedirect(self._url_of(found))
-        copied_at = last_copied_at()
-        oldest_fresh = timezone.now() - timedelta(seconds=get_settings().stale_after)
+        freshness = freshness_context()
         context = {
             "title": _("Conversations"),
-            "bland_sms_copied_at": None if copied_at is None else shown_time(copied_at),
-            "bland_sms_is_stale": copied_at is None or copied_at < oldest_fresh,
-            "bland_sms_is_empty": copied_at is None and is_mirror_empty(),
+            **freshness,
+            "bland_sms_is_empty": freshness["bland_sms_copied_at"] is None and is_mirror_empty(),
             "bland_sms_problem": connection_problem(),
+            "bland_sms_may_refresh": self.has_refresh_permission(request),
             **(extra_context or {}),
         }
         response = super().changelist_view(request, context)
         if isinstance(response, TemplateResponse) and response.context_data is not None:
             self._add_search_hints(request, response.context_data)
+            changelist = response.context_data.get("cl")
+            if changelist is not None:
+                add_requested_changes(changelist.result_list)
         return response
 
     def _add_search_hints(self, request: HttpRequest, context: dict[str, Any]) -> None:
@@ -414,15 +434,56 @@ class ConversationAdmin(MirroredAdmin[Conversation]):
             "deactivate_customer": self.deactivate_customer_view,
             "refresh": self.refresh_view,
         }
+        addresses: dict[str, tuple[str, Callable[..., HttpResponse]]] = {
+            "sync": ("sync/", require_POST(self.sync_view)),
+            "transcript": ("<path:object_id>/transcript.txt", require_safe(self.transcript_view)),
+            **{
+                name: (f"<path:object_id>/{name.replace('_', '-')}/", require_POST(view))
+                for name, view in views.items()
+            },
+        }
         own = [
             path(
-                f"<path:object_id>/{name.replace('_', '-')}/",
-                transaction.non_atomic_requests(self.admin_site.admin_view(require_POST(view))),
+                address,
+                transaction.non_atomic_requests(self.admin_site.admin_view(view)),
                 name=f"{self.opts.app_label}_{self.opts.model_name}_{name}",
             )
-            for name, view in views.items()
+            for name, (address, view) in addresses.items()
         ]
         return [*own, *super().get_urls()]
+
+    def sync_view(self, request: HttpRequest) -> HttpResponse:
+        """Copy what changed at Bland since the last time."""
+        if not self.has_refresh_permission(request):
+            raise PermissionDenied
+        after_commit(partial(self._sync_and_tell, request))
+        return HttpResponseRedirect(
+            reverse(
+                f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist",
+                current_app=self.admin_site.name,
+            )
+        )
+
+    def _sync_and_tell(self, request: HttpRequest) -> None:
+        run = sync.run(
+            trigger="admin", requested_by=request.user, seconds=get_settings().inline_seconds
+        )
+        self.message_user(request, *_sync_words(run))
+
+    def transcript_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The whole thread as plain text, to download."""
+        conversation = self._visible(request, object_id)
+        if not self.has_transcript_permission(request):
+            raise PermissionDenied
+        return HttpResponse(
+            transcript_text(conversation),
+            content_type="text/plain; charset=utf-8",
+            headers={
+                "Content-Disposition": f'attachment; filename="{conversation.pk}.txt"',
+                "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
 
     def update_view(self, request: HttpRequest, object_id: str, *, is_active: bool) -> HttpResponse:
         """Deactivate or reactivate one conversation."""
@@ -515,6 +576,23 @@ def selection_words(request: HttpRequest) -> str:
     if "_selected_action" in request.POST:
         return _("Picked by hand from: %s") % filters if filters else _("Picked by hand")
     return ""
+
+
+def _sync_words(run: SyncRun) -> tuple[str, int]:
+    """What a sync came to, and the level of the message."""
+    if run.status == SyncRun.Status.SKIPPED:
+        return _("A copy from Bland is running already. Look again in a moment."), messages.INFO
+    counts = {"created": run.created, "changed": run.changed, "failed": run.failed}
+    if run.status == SyncRun.Status.FINISHED:
+        text = _("Copied from Bland: %(created)d new, %(changed)d changed.") % counts
+        if not run.failed:
+            return text, messages.SUCCESS
+        text = _("%(text)s %(failed)d could not be read.") % {"text": text, **counts}
+        return text, messages.WARNING
+    if run.seen:
+        text = _("Not all was copied: %(error)s. So far %(created)d new, %(changed)d changed.")
+        return text % {"error": run.error, **counts}, messages.WARNING
+    return _("Nothing was copied: %s. What you see is the last copy.") % run.error, messages.ERROR
 
 
 def _refresh_words(refreshed: Refreshed) -> list[tuple[int, str]]:

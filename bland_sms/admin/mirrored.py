@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.contrib import admin
@@ -17,12 +17,16 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
+from ..conf import get_settings
 from ..payloads import EPOCH
+from ..sync import last_copied_at
 
 COUNT_CAP = 10_000
 """No page counts further than this: a COUNT over a million rows takes longer than the page."""
 
 AnyModel = TypeVar("AnyModel", bound=Model)
+Options = list[Any] | tuple[Any, ...]
+"""Of an admin class. Without it a subclass could only have as many columns as ours."""
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin
@@ -72,6 +76,16 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         return [field.name for field in self.opts.fields]
+
+
+def freshness_context() -> dict[str, Any]:
+    """When the list was copied as a whole, for the line that every page shows."""
+    copied_at = last_copied_at()
+    oldest_fresh = timezone.now() - timedelta(seconds=get_settings().stale_after)
+    return {
+        "bland_sms_copied_at": None if copied_at is None else shown_time(copied_at),
+        "bland_sms_is_stale": copied_at is None or copied_at < oldest_fresh,
+    }
 
 
 def shown_time(moment: datetime | None) -> SafeString | str:

@@ -62,11 +62,33 @@ def transcript_of(conversation: Conversation, *, show_all: bool, with_text: bool
     return Transcript(days, hidden)
 
 
+def transcript_text(conversation: Conversation) -> str:
+    """The whole thread as plain text, oldest message first."""
+    lines = [
+        _("Conversation %s") % conversation.pk,
+        _("Customer: %s") % (conversation.user_number or _("no number")),
+        _("Our number: %s") % (conversation.agent_number or _("no number")),
+    ]
+    if conversation.transcript_observed_at is None:
+        lines.append(_("The messages were not copied from Bland yet."))
+    else:
+        copied_at = timezone.localtime(conversation.transcript_observed_at)
+        lines.append(_("Copied from Bland: %s") % copied_at.isoformat(" ", "seconds"))
+    lines.append("")
+    for message in conversation.messages.exclude(text=SYNTHETIC).order_by("position"):
+        entry = _entry(message)
+        at = timezone.localtime(entry.at).isoformat(" ", "seconds") if entry.at else "?"
+        delivery = f" ({entry.delivery})" if entry.delivery else ""
+        lines.append(f"[{at}] {entry.label}{delivery}: {entry.text}")
+        lines += entry.attachments
+    return "\n".join(lines) + "\n"
+
+
 def _entry(message: Message) -> Entry:
     labels = {"USER": _("Customer"), "AGENT": _("Agent"), "HUMAN": _("Rep")}
     delivery = message.status
     if message.error_code:
-        delivery = f"{delivery} ({message.error_code})"
+        delivery = f"{delivery} ({message.error_code})" if delivery else message.error_code
     return Entry(
         at=message.created_at,
         side="customer" if message.sender == "USER" else "ours",

@@ -29,4 +29,6 @@ class BlandIdField(models.CharField):  # type: ignore[type-arg]
 
 def digits_of(text: str) -> str:
     """The decimal digits of a number in any notation and script, as ASCII."""
+    if text.isascii():
+        return "".join(filter(str.isdigit, text))
     return "".join(str(unicodedata.decimal(char)) for char in text if char.isdecimal())
