@@ -50,7 +50,7 @@ def staff() -> Client:
 def look_around() -> None:
     one = Conversation.objects.latest("last_activity_at")
     change = f"conversation/{quote(one.pk)}/change/"
-    for page in ("", "conversation/", change, "bulkupdate/", "syncrun/"):
+    for page in ("", "conversation/", change, "bulkupdate/", "syncrun/", "webhookdelivery/"):
         assert staff().get(ADMIN + page).status_code == 200, page
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
 from django.db.models import Exists, Model, OuterRef, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -20,16 +20,18 @@ from ..conf import get_settings
 from ..deliveries import Worked, reprocess
 from ..models import Conversation, WebhookDelivery
 from ..transactions import after_commit
-from .mirrored import MirroredAdmin, shown_text, shown_time
+from .mirrored import MirroredAdmin, Options, shown_text, shown_time
 
 REPROCESS_LIMIT = 500
 """Deliveries that are processed again by one action."""
+LOOKS = {"received": "waiting", "processed": "finished"}
+"""States that look like those of an update."""
 
 
 class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
     """Each verified call of Bland's, and what came of it."""
 
-    list_display = (
+    list_display: Options = (
         "received",
         "conversation",
         "kind",
@@ -39,13 +41,13 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
         "attempts",
         "error_words",
     )
-    list_display_links = ("received",)
-    list_filter = ("state",)
-    ordering = ("-pk",)
-    sortable_by = ()
-    search_fields = ("conversation_id__exact",)
+    list_display_links: Options = ("received",)
+    list_filter: ClassVar[Options] = ("state",)
+    ordering: ClassVar[Options] = ("-pk",)
+    sortable_by: ClassVar[Options] = ()
+    search_fields: ClassVar[Options] = ("conversation_id__exact",)
     search_help_text = gettext_lazy("A conversation id.")
-    actions = ("reprocess_selected",)
+    actions: Options = ("reprocess_selected",)
 
     def has_reprocess_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request) and request.user.has_perm(
@@ -56,7 +58,7 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
         return self._without_reason(request, self.list_display)
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        return [*self._without_reason(request, self.list_display), "processed"]
+        return ["id", *self._without_reason(request, self.list_display), "processed"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         return self.get_fields(request, obj)
@@ -69,6 +71,12 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
     def get_queryset(self, request: HttpRequest) -> QuerySet[WebhookDelivery]:
         copied = Conversation.objects.filter(pk=OuterRef("conversation_id"))
         return super().get_queryset(request).annotate(is_copied=Exists(copied))
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"title": _("Webhook deliveries"), **(extra_context or {})}
+        return super().changelist_view(request, context)
 
     @admin.display(description=gettext_lazy("Received"))
     def received(self, delivery: WebhookDelivery) -> SafeString | str:
@@ -101,7 +109,7 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
     def shown_state(self, delivery: WebhookDelivery) -> SafeString:
         return format_html(
             '<span class="bland-sms-badge bland-sms-{}">{}</span>',
-            delivery.state,
+            LOOKS.get(delivery.state, delivery.state),
             delivery.get_state_display(),
         )
 

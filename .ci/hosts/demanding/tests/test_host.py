@@ -63,6 +63,7 @@ def test_admin__every_page(site: str, copied: list[str], browser: Client, person
         f"bland_sms/bulkupdate/{bulk_update.pk}/confirm/",
         f"bland_sms/bulkupdate/{bulk_update.pk}/change/",
         "bland_sms/syncrun/",
+        "bland_sms/webhookdelivery/",
     ]
     for page in pages:
         told = browser.get(site + page, follow=True)
