@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy
 
 from .. import updates
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
-from .mirrored import MirroredAdmin, Options, shown_time
+from .mirrored import MirroredAdmin, Options, freshness_context, shown_time
 from .update_flow import UpdateFlow
 from .wording import causes, counts_words, explain, stop_words, written_again
 
@@ -171,7 +171,7 @@ class BulkUpdateAdmin(UpdateFlow, MirroredAdmin[BulkUpdate]):
             if bulk_update.status not in (Status.QUEUED, Status.RUNNING):
                 self.forget_awaited(request, bulk_update.pk)
             context = self._page_context(request, bulk_update)
-            extra_context = {**context, **(extra_context or {})}
+            extra_context = {**freshness_context(), **context, **(extra_context or {})}
         return super().change_view(request, object_id, form_url, extra_context)
 
     def _page_context(self, request: HttpRequest, bulk_update: BulkUpdate) -> dict[str, Any]:

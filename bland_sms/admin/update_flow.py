@@ -32,7 +32,7 @@ from ..conf import get_settings
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
 from ..transactions import after_commit
 from .confirmation import TICK_OVER, ConfirmForm, duration_words, preview
-from .mirrored import ModelAdmin
+from .mirrored import ModelAdmin, freshness_context
 from .spreadsheet import csv_response
 from .wording import counts_words, number_words, outcome
 
@@ -153,6 +153,7 @@ class UpdateFlow(ModelAdmin[BulkUpdate]):
             return self.launch(request, draft, back=self.url_of("change", draft.pk))
         context = {
             **self.admin_site.each_context(request),
+            **freshness_context(),
             "opts": self.opts,
             "media": self.media + form.media,
             "title": self._verb(draft.is_active, shown.total),
