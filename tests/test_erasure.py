@@ -287,6 +287,16 @@ def test_forget__next_sync_brings_nothing_back(account: BlandSandbox) -> None:
     assert Message.objects.filter(conversation="conv_1").count() == 1
 
 
+def test_forget__page_says_so(account: BlandSandbox, admin_client: Any) -> None:
+    forget(NUMBER)
+    pages = [
+        admin_client.get(f"/admin/bland_sms/conversation/conv_5F{number}/change/").content.decode()
+        for number in (0, 1)
+    ]
+    assert ["This person was forgotten" in page for page in pages] == [True, False]
+    assert "5550100001" not in pages[0]
+
+
 def test_forget__conversation_that_begins_later_is_copied(account: BlandSandbox) -> None:
     forget(NUMBER)
     account.account.add({"id": "conv_new", "user_number": NUMBER})

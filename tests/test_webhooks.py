@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
-from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
@@ -317,9 +317,17 @@ def test_webhook__needs_no_csrf_token_and_no_login(bland: BlandSandbox, settings
 def test_webhook__under_atomic_requests(
     bland: BlandSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    real, found = deliveries.receive, []
+
+    def receive(*args: Any) -> Any:
+        found.append(connection.in_atomic_block)
+        return real(*args)
+
+    monkeypatch.setattr(deliveries, "receive", receive)
     bland.account.add({"id": "conv_1"})
-    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
     assert post().status_code == 200
+    assert found == [False]
     assert WebhookDelivery.objects.get().state == State.PROCESSED
 
 
@@ -963,8 +971,10 @@ def test_webhook__work_that_goes_wrong_harms_nobody(
 def test_webhook__two_at_a_time(bland: BlandSandbox) -> None:
     bland.account.add({"id": "conv_1"})
     with webhooks._at_work, webhooks._at_work:
+        begun = timezone.now()
         assert post().status_code == 200
         assert states() == ["received"]
+        assert (timezone.now() - begun).total_seconds() < 2
     assert deliveries.process_waiting().processed == 1
 
 
