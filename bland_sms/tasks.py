@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from . import sync
 from .deliveries import process
 from .models import BulkUpdate, WebhookDelivery
 from .updates import run
@@ -43,7 +44,17 @@ def work(kind: str, pk: int) -> None:
         raise ValueError(f"unknown kind of work: {kind!r}")
 
 
+def sync_now(full: bool = False) -> None:
+    """Bring the mirror up to date: what a scheduler calls, such as Celery beat."""
+    sync.run(full=full, trigger="task")
+
+
 if _tasks is not None:
+
+    @_tasks.task  # type: ignore[untyped-decorator]
+    def sync_in_background(full: bool = False) -> None:
+        """:func:`sync_now` as a worker of Django's Tasks finds it."""
+        sync_now(full)
 
     @_tasks.task  # type: ignore[untyped-decorator]
     def work_in_background(kind: str, pk: int) -> None:
