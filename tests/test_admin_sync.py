@@ -196,3 +196,17 @@ def test_transcript__only_with_the_permission(
 def test_transcript__unknown_conversation(desk: Client) -> None:
     assert desk.get(f"{LIST}nobody/transcript.txt").status_code == 404
     assert desk.post(f"{LIST}nobody/transcript.txt").status_code == 405
+
+
+# --- the log ----------------------------------------------------------------------------------
+
+
+def test_log__a_run_whose_process_died(desk: Client) -> None:
+    dead = SyncRun(mode="full")
+    runs.begin(dead)
+    log = "/admin/bland_sms/syncrun/"
+    assert "Running" in desk.get(log).content.decode()
+    SyncRun.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    html = desk.get(log).content.decode()
+    assert "Interrupted: the next sync goes on from here" in html
+    assert desk.get(f"{log}{dead.pk}/change/").status_code == 200
