@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.db import DatabaseError, IntegrityError, OperationalError, router, transaction
-from django.db.models import F, Max, Q, QuerySet, Value
+from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
@@ -239,7 +239,8 @@ def _due_ones(among: Collection[int] | None) -> Iterator[WebhookDelivery]:
     seen: set[str] = set()
     after = 0
     while True:
-        due = _due().filter(pk__gt=after)
+        just_asked = Exists(_just_asked().filter(conversation_id=OuterRef("conversation_id")))
+        due = _due().filter(~just_asked, pk__gt=after)
         if among is not None:
             due = due.filter(pk__in=among)
         found = list(due.order_by("pk")[:LOOKED_AT])
@@ -252,31 +253,47 @@ def _due_ones(among: Collection[int] | None) -> Iterator[WebhookDelivery]:
             return
 
 
+def _just_asked() -> QuerySet[WebhookDelivery]:
+    """Deliveries that Bland was asked for within the last minute.
+
+    A time far ahead of ours is another machine's wrong clock, and no reason to wait for it.
+    """
+    now = timezone.now()
+    return WebhookDelivery.objects.filter(asked_at__gt=now - SPACING, asked_at__lt=now + SPACING)
+
+
 def _claim(delivery: WebhookDelivery) -> _Claim | None:
     """Take a delivery's conversation for a while; ``None``: somebody else is or just was at it.
 
     What is taken is written before Bland is asked: a process that dies leaves a lease that runs
     out, and an attempt that counts, so a body that kills whoever reads it does so a few times only.
     """
-    if not _take(delivery):
+    if _put_off(delivery) or not _take(delivery):
         return None
-    own, waiting = _own(delivery.pk), _waiting(delivery.conversation_id)
-    now, asked_at = timezone.now(), _asked_at(delivery.conversation_id)
-    # A time far ahead of ours is another machine's wrong clock, and no reason to wait for it.
-    if asked_at is not None and abs(now - asked_at) < SPACING:
-        next_at = asked_at + SPACING
-        early = Q(not_before__isnull=True) | Q(not_before__lt=next_at)
-        waiting.filter(early).update(not_before=next_at)
+    own = _own(delivery.pk)
+    if _put_off(delivery):  # somebody was at it until a moment ago
         own.update(**_FREE)
         return None
+    now = timezone.now()
     if delivery.attempts >= MOST_ATTEMPTS:
         own.update(state=State.FAILED, error="interrupted", processed_at=now, **_FREE)
         return None
+    waiting = _waiting(delivery.conversation_id)
     newest = waiting.aggregate(newest=Max("pk"))["newest"] or delivery.pk
     claim = _Claim(delivery.pk, delivery.conversation_id, newest, delivery.attempts + 1)
     claim.served().update(attempts=F("attempts") + 1)
     own.update(asked_at=now)
     return claim
+
+
+def _put_off(delivery: WebhookDelivery) -> bool:
+    """Let a delivery wait until its conversation's minute is over; False: it need not wait."""
+    same = _just_asked().filter(conversation_id=delivery.conversation_id)
+    asked_at = same.order_by("-asked_at").values_list("asked_at", flat=True).first()
+    if asked_at is None:
+        return False
+    _due().filter(pk=delivery.pk).update(not_before=asked_at + SPACING)
+    return True
 
 
 def _own(delivery_id: int) -> QuerySet[WebhookDelivery]:
@@ -296,11 +313,6 @@ def _take(delivery: WebhookDelivery) -> bool:
             return bool(mine.update(claimed_conversation=conversation_id, lease_until=now + LEASE))
     except IntegrityError:
         return False  # by way of another of its deliveries
-
-
-def _asked_at(conversation_id: str) -> datetime | None:
-    asked = WebhookDelivery.objects.filter(conversation_id=conversation_id, asked_at__isnull=False)
-    return asked.order_by("-asked_at").values_list("asked_at", flat=True).first()
 
 
 # --- asking, and what came of it --------------------------------------------------------------
