@@ -367,8 +367,9 @@ def check_tasks(**kwargs: Any) -> list[CheckMessage]:
         Warning(
             problem % {"package": package},
             hint=_(
-                'pip install "bland-sms[tasks]", and see docs/operations.md. Until then large '
-                "updates run while their page is open, or in bland_sms_work."
+                'Install it: pip install "bland-sms[tasks]", on Django 5.2 django-tasks as well. '
+                "See docs/operations.md. Until then large updates run while their page is open, or "
+                "in bland_sms_work."
             ),
             id="bland_sms.W005",
         )
