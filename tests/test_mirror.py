@@ -255,7 +255,7 @@ def test_apply_page__signals_after_commit(django_capture_on_commit_callbacks: An
 
 
 def test_apply_page__somebody_else_inserts_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    write, failures = mirror._write, [1]
+    write, failures = mirror.write, [1]
 
     def insert_first(*args: Any, **kwargs: Any) -> None:
         if failures:
@@ -263,7 +263,7 @@ def test_apply_page__somebody_else_inserts_first(monkeypatch: pytest.MonkeyPatch
             raise IntegrityError("duplicate key")
         write(*args, **kwargs)
 
-    monkeypatch.setattr(mirror, "_write", insert_first)
+    monkeypatch.setattr(mirror, "write", insert_first)
     assert apply_page([listed()])["conv_1"].outcome is Outcome.CREATED
 
 

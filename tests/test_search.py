@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from bland_sms.admin.search import find, parse_search, single_id
 from bland_sms.models import Conversation
+from bland_sms.search import find, parse_search, single_id
 
 LIST = "/admin/bland_sms/conversation/"
 FIRST, SECOND, THIRD = "+15550100001", "+15550100002", "+15550100003"

@@ -135,3 +135,23 @@ def our_numbers(using: str) -> list[str]:
     with connections[using].cursor() as cursor:
         cursor.execute(sql)
         return [number for (number,) in cursor.fetchall()]
+
+
+def selection_words(request: HttpRequest) -> str:
+    """What was selected, in words. Phone numbers stay out: only that there was a search."""
+    words = []
+    for list_filter in (StatusFilter, ActivityFilter, ChangeFilter):
+        value = request.GET.get(list_filter.parameter_name)
+        labels = dict(list_filter.choices_in_words())
+        if value in labels:
+            words.append(f"{list_filter.title}: {labels[value]}")
+    if request.GET.get(OurNumberFilter.parameter_name):
+        words.append(_("one of our numbers"))
+    if request.GET.get("q", "").strip():
+        words.append(_("a search"))
+    filters = ", ".join(words)
+    if request.POST.get("select_across") == "1":
+        return _("All that match: %s") % filters if filters else _("All conversations")
+    if "_selected_action" in request.POST:
+        return _("Picked by hand from: %s") % filters if filters else _("Picked by hand")
+    return ""

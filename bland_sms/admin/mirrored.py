@@ -17,7 +17,9 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
+from ..client import get_client
 from ..conf import get_settings
+from ..exceptions import BlandConfigurationError
 from ..payloads import EPOCH
 from ..sync import last_copied_at
 
@@ -76,6 +78,15 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         return [field.name for field in self.opts.fields]
+
+
+def connection_problem() -> str:
+    """Why Bland cannot be asked at all, in words, or ``""``."""
+    try:
+        get_client()
+    except BlandConfigurationError as error:
+        return str(error)
+    return ""
 
 
 def freshness_context() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from django.contrib import messages
@@ -11,7 +12,8 @@ from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..models import BulkUpdate, BulkUpdateItem, Conversation
+from ..models import BulkUpdate, BulkUpdateItem, Conversation, SyncRun
+from ..sync import Refreshed
 
 State = BulkUpdateItem.State
 MOST_GROUPS = 200
@@ -235,3 +237,56 @@ def written_again(bulk_update: BulkUpdate) -> int:
     )
     found = Conversation.objects.filter(Exists(deactivated), pk__in=list(newest))
     return found.order_by().values("user_number").distinct().count()
+
+
+def sync_words(run: SyncRun) -> tuple[str, int]:
+    """What a sync came to, and the level of the message."""
+    if run.status == SyncRun.Status.SKIPPED:
+        return _("A copy from Bland is running already. Look again in a moment."), messages.INFO
+    counts = {"created": run.created, "changed": run.changed, "failed": run.failed}
+    if run.status == SyncRun.Status.FINISHED:
+        text = _("Copied from Bland: %(created)d new, %(changed)d changed.") % counts
+        if not run.failed:
+            return text, messages.SUCCESS
+        text = _("%(text)s %(failed)d could not be read.") % {"text": text, **counts}
+        return text, messages.WARNING
+    if run.seen:
+        text = _("Not all was copied: %(error)s. So far %(created)d new, %(changed)d changed.")
+        return text % {"error": run.error, **counts}, messages.WARNING
+    return _("Nothing was copied: %s. What you see is the last copy.") % run.error, messages.ERROR
+
+
+def refresh_words(refreshed: Refreshed) -> list[tuple[int, str]]:
+    told: list[tuple[int, str]] = []
+    count: Callable[[int], dict[str, int]] = lambda number: {"count": number}  # noqa: E731
+    if refreshed.copied:
+        number = len(refreshed.copied)
+        text = ngettext(
+            "%(count)d conversation copied from Bland.",
+            "%(count)d conversations copied from Bland.",
+            number,
+        )
+        told.append((messages.SUCCESS, text % count(number)))
+    if refreshed.missing:
+        number = len(refreshed.missing)
+        text = ngettext(
+            "%(count)d not found under this key. The copy is kept.",
+            "%(count)d not found under this key. The copies are kept.",
+            number,
+        )
+        told.append((messages.WARNING, text % count(number)))
+    causes: dict[str, int] = {}
+    for error in refreshed.failed.values():
+        causes[str(error)] = causes.get(str(error), 0) + 1
+    for cause, number in causes.items():
+        told.append(
+            (
+                messages.ERROR,
+                _("%(count)d not refreshed: %(cause)s.")
+                % {
+                    "count": number,
+                    "cause": cause,
+                },
+            )
+        )
+    return told
