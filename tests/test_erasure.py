@@ -12,6 +12,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.db import connection
 
 from bland_sms import deliveries, erasure, mirror
+from bland_sms.client import get_client
 from bland_sms.erasure import ERASED, NotANumberError, forget
 from bland_sms.models import (
     BulkUpdate,
@@ -65,7 +66,8 @@ def whole(conversation_id: str) -> tuple[Any, ...]:
 
 
 def test_forget__nothing_is_left_of_one_and_all_of_the_other(account: BlandSandbox) -> None:
-    Conversation.objects.filter(user_number=OTHER).update(summary="", last_message="")
+    mirror.apply_page(get_client().list_conversations().conversations)
+    assert Conversation.objects.get(pk="conv_0").older_facts
     others = [whole("conv_1"), whole("conv_3")]
     forgotten = forget(NUMBER)
     assert (forgotten.conversations, forgotten.messages) == (2, 2)
@@ -305,8 +307,6 @@ def test_forget__conversation_that_begins_later_is_copied(account: BlandSandbox)
 
 
 def test_erase__answer_that_was_on_its_way(account: BlandSandbox) -> None:
-    from bland_sms.client import get_client
-
     payload = get_client().get_conversation("conv_0")
     forget(NUMBER)
     assert mirror.apply_page([payload])["conv_0"].outcome is not mirror.Outcome.CREATED

@@ -15,7 +15,15 @@ from typing import Any
 
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
-from django.db import DatabaseError, OperationalError, connection, connections, transaction
+from django.core.signals import request_finished
+from django.db import (
+    DatabaseError,
+    OperationalError,
+    close_old_connections,
+    connection,
+    connections,
+    transaction,
+)
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import CaptureQueriesContext
@@ -140,7 +148,7 @@ def arrived(stream: io.BytesIO, **environ: Any) -> WSGIRequest:
     return WSGIRequest({**request.META, **plain, "wsgi.input": stream, **environ})
 
 
-@pytest.mark.parametrize("length", ["1048577", "99999999999999999999999", " 1048577 "])
+@pytest.mark.parametrize("length", ["1048577", "9" * 5000, " 1048577 "])
 def test_webhook__too_long_is_not_read(length: str, bland: BlandSandbox) -> None:
     assert webhooks.webhook(arrived(Unread(), CONTENT_LENGTH=length)).status_code == 413
 
@@ -879,7 +887,19 @@ def test_process_waiting__stopped(bland: BlandSandbox, waiting: Waiting) -> None
 # --- who does it ------------------------------------------------------------------------------
 
 
-def test_webhook__answers_before_it_works(bland: BlandSandbox) -> None:
+@pytest.fixture
+def kept_connection() -> Iterator[None]:
+    """The end of a request closes its database connection, which is the test's own here."""
+    request_finished.disconnect(close_old_connections)
+    yield
+    request_finished.connect(close_old_connections)
+
+
+@pytest.mark.usefixtures("kept_connection")
+def test_webhook__answers_before_it_works(
+    bland: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "SPACING", timedelta(0))
     bland.account.add({"id": "conv_1"})
     body = body_of()
     request = arrived(
@@ -889,7 +909,8 @@ def test_webhook__answers_before_it_works(bland: BlandSandbox) -> None:
     assert answer.status_code == 200
     assert not bland.log
     answer.close()
-    answer.close()
+    WebhookDelivery.objects.update(state=State.RECEIVED)
+    answer.close()  # a second time, as some middleware does
     assert gets(bland) == 1
 
 
