@@ -286,46 +286,44 @@ def test_pages__size_is_capped(size: str, rows: int, reader: Client) -> None:
 JUNK = [
     "",
     "x",
-    "!!",
     "é",
-    "W10",
-    "eyJhIjoxfQ",
-    "WzBd",
-    "WzAsMSwyXQ",
-    "A" * 600,
-    "WzAsIjIwMjYi",
-    "\x00",
-]
-FORGED = [
-    [0, "2026-03-01", "a/b"],
-    [0, "0001-01-01T00:00:00+14:00", "c1"],
-    [0, "9999-12-31T23:59:59-14:00", "c1"],
-    [2, "2026-03-01T00:00:00+00:00", "c1"],
-    [0, 5, "c1"],
-    [0, "2026-03-01T00:00:00+00:00", True],
-    [0, "2026-03-01T00:00:00+00:00", "c1", "c2"],
-    [0, ["2026-03-01T00:00:00+00:00"], "c1"],
-    [0, "2026-03-01T00:00:00+00:00", "a\x00b"],
+    "n",
+    "n1",
+    "n1.",
+    "n.c1",
+    "x1.c1",
+    "n1.c1.c2",
+    "n1.a/b",
+    "n1.a\x00",
+    "n1.c1\n",
+    f"n{10**16}.c1",
+    "n٣.c1",
+    f"n1.{'a' * 129}",
 ]
 
 
-def forge(said: Any) -> str:
-    import base64
-
-    return base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
-
-
-@pytest.mark.parametrize("cursor", [*JUNK, *map(forge, FORGED)])
+@pytest.mark.parametrize("cursor", JUNK)
 def test_pages__junk_cursor(cursor: str, reader: Client) -> None:
     answer = reader.get(CONVERSATIONS, {"cursor": cursor})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
 
 
-@pytest.mark.parametrize("said", [[0, -1], [0, 2**70], [0, 1.5], [0, "1"], [0, None]])
-def test_pages__junk_cursor_of_numbers(said: list[Any], lead: Client) -> None:
-    answer = lead.get(UPDATES, {"cursor": forge(said)})
+@pytest.mark.parametrize("cursor", [f"n{10**16 - 1}.z", f"p-{10**16 - 1}.A", "n0.0", "p0.0"])
+def test_pages__cursor_at_the_end_of_time(cursor: str, reader: Client) -> None:
+    assert reader.get(CONVERSATIONS, {"cursor": cursor}).status_code == 200
+
+
+@pytest.mark.parametrize("cursor", ["n-1", "n1.1", "n1.5", f"n{10**18}", "n", "1"])
+def test_pages__junk_cursor_of_numbers(cursor: str, lead: Client) -> None:
+    make_rows(1)
+    answer = lead.get(UPDATES, {"cursor": cursor})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
-    assert lead.get(UPDATES, {"cursor": forge([0, 2**62])}).status_code == 200
+    largest = 10**18 - 1
+    messages = f"{CONVERSATIONS}c00000/messages/"
+    for direction in "np":
+        assert lead.get(UPDATES, {"cursor": f"{direction}{largest}"}).status_code == 200
+        cursor = f"{direction}{largest}.{largest}"
+        assert lead.get(messages, {"cursor": cursor}).status_code == 200
 
 
 # --- filters ----------------------------------------------------------------------------------
@@ -402,6 +400,7 @@ def test_filters__find(query: str, found: str, varied: None, reader: Client) -> 
         ("updated_after=2026-01-01T00:00:00+02:00", "updated_after", "%2B"),
         ("updated_after=%00", "updated_after", "2026"),
         ("search=123", "search", "4 digits"),
+        ("search=12,34,+1", "search", "4 digits"),
         ("search=", "search", "4 digits"),
         ("search=%20,", "search", "4 digits"),
         ("search=" + ",".join(f"x{n}" for n in range(201)), "search", "200"),

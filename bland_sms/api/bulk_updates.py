@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from ..transactions import after_commit
 from .base import SafeViewSet
 from .errors import Refusal
 from .filters import ITEMS, UPDATES
-from .paging import IntegerPages, NewestPages
+from .paging import KeysetPagination, NewestPages
 from .parsing import MOST_ERRORS
 from .permissions import VERBS, check_verb, may
 from .serializers import (
@@ -37,7 +38,7 @@ from .serializers import (
 )
 
 Status = BulkUpdate.Status
-LONGEST_KEY = 255
+KEY = re.compile("[!-~]{1,255}")
 OPEN = (Status.QUEUED, Status.RUNNING)
 AT_REST = (Status.FINISHED, Status.CANCELLED)
 IDS_PER_STATEMENT = 500
@@ -103,7 +104,7 @@ class BulkUpdateViewSet(SafeViewSet[BulkUpdate]):
         """One update and how it stands."""
         return Response(self.get_serializer(self.get_object()).data)
 
-    @action(detail=True, serializer_class=ItemSerializer, pagination_class=IntegerPages)
+    @action(detail=True, serializer_class=ItemSerializer, pagination_class=KeysetPagination)
     def items(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """What became of each conversation of an update."""
         items: QuerySet[Any] = self.get_object().items.all()
@@ -157,7 +158,7 @@ class BulkUpdateViewSet(SafeViewSet[BulkUpdate]):
         ).first()
         if known is not None and known.request_sha256 != digest:
             words = _("This Idempotency-Key was used for another request.")
-            raise Refusal(422, "idempotency_key_reused", words, more={"bulk_update": known.pk})
+            raise Refusal(409, "idempotency_key_reused", words, more={"bulk_update": known.pk})
         return known
 
     def _carried_on(self, bulk_update: BulkUpdate) -> Response:
@@ -269,8 +270,8 @@ def _idempotency_key(request: Request) -> str | None:
     key: str | None = request.headers.get("Idempotency-Key")
     if key is None:
         return None
-    if not 0 < len(key) <= LONGEST_KEY or not key.isascii() or not key.isprintable():
-        words = _("An Idempotency-Key has 1 to %d printable ASCII characters.") % LONGEST_KEY
+    if not KEY.fullmatch(key):
+        words = _("An Idempotency-Key has 1 to 255 printable ASCII characters and no spaces.")
         raise Refusal(400, "invalid_idempotency_key", words)
     return key
 

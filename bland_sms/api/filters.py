@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,7 +24,8 @@ from ..search import FEWEST_DIGITS, MAX_TERMS, find, parse_search
 from .errors import did_you_mean
 
 PAGING = ("cursor", "page_size")
-LONGEST_NUMBER = 64
+NUMBER = re.compile("[ -~]{1,64}")
+USABLE_SEARCH = re.compile(r"[A-Za-z_]|[0-9]([ +().\-/]*[0-9]){3}")
 
 Narrow = Callable[[QuerySet[Any], str], QuerySet[Any]]
 
@@ -109,14 +111,12 @@ def boolean(column: str, description: str) -> Parameter:
 
 def number(column: str, description: str) -> Parameter:
     def narrow(queryset: QuerySet[Any], text: str) -> QuerySet[Any]:
-        # A + that was not escaped arrives as a space.
-        text = f"+{text[1:]}" if text.startswith(" ") else text
-        if not 0 < len(text) <= LONGEST_NUMBER or not text.isprintable():
+        if not NUMBER.fullmatch(text):
             raise ValueError(_("A number as it is stored, such as +15550100001 (+ is %2B)."))
-        return queryset.filter(**{column: text})
+        # A + that was not escaped arrives as a space.
+        return queryset.filter(**{column: f"+{text[1:]}" if text.startswith(" ") else text})
 
-    schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_NUMBER}
-    return Parameter(narrow, description, schema)
+    return Parameter(narrow, description, {"type": "string", "pattern": f"^{NUMBER.pattern}$"})
 
 
 def since(column: str, description: str) -> Parameter:
@@ -143,11 +143,11 @@ def _moment(text: str) -> datetime | None:
 
 
 def _search(queryset: QuerySet[Conversation], text: str) -> QuerySet[Conversation]:
+    if not USABLE_SEARCH.search(text):
+        raise ValueError(_("At least %d digits of a number, or a whole id.") % FEWEST_DIGITS)
     search = parse_search(text)
     if search.hint == "too_many":
         raise ValueError(_("At most %d numbers or ids at once.") % MAX_TERMS)
-    if search.hint == "too_short" or not search.terms:
-        raise ValueError(_("At least %d digits of a number, or a whole id.") % FEWEST_DIGITS)
     found = find(search)
     matching = queryset.filter(found.condition)
     if not found.is_few:
@@ -172,7 +172,7 @@ CONVERSATIONS = {
         _search,
         "A customer's number in any notation, its last four or more digits, or a conversation id; "
         f"up to {MAX_TERMS} of them, by comma. Messages are not searched.",
-        {"type": "string", "minLength": 1},
+        {"type": "string", "pattern": USABLE_SEARCH.pattern},
     ),
 }
 UPDATES = {

@@ -3,34 +3,36 @@
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
-from typing import Any
+from http import HTTPStatus
+from typing import Any, NamedTuple
 
-from drf_spectacular.extensions import OpenApiSerializerExtension, OpenApiViewExtension
+from drf_spectacular.extensions import (
+    OpenApiSerializerExtension,
+    OpenApiSerializerFieldExtension,
+)
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from drf_spectacular.views import SpectacularAPIView
-from rest_framework.settings import api_settings
 
 from .. import __version__
+from ..conf import get_settings
 from ..payloads import CONVERSATION_ID
 from .base import SafeView
-from .bulk_updates import LONGEST_KEY
+from .bulk_updates import KEY, BulkUpdateViewSet
+from .conversations import ConversationViewSet
 from .permissions import VERBS
 from .serializers import (
     TEXTS,
     BulkUpdateSerializer,
     ConversationSerializer,
+    EmptySerializer,
     ItemSerializer,
     MessageSerializer,
     RefusalSerializer,
 )
-
-_host_schema: Any = api_settings.DEFAULT_SCHEMA_CLASS
-if not issubclass(_host_schema, AutoSchema):
-    SafeView.schema = AutoSchema()
 
 ANY = (400, 401, 403, 406, 429, 503)
 BODY = (413, 415)
@@ -51,15 +53,18 @@ CUSTOM_SETTINGS = {
 
 def answers(*refusals: int, **good: Any) -> dict[int, Any]:
     """Serializers by status; ``_200`` and so on are the good ones."""
-    found = dict.fromkeys(sorted({*ANY, *refusals}), RefusalSerializer)
-    return {**{int(status[1:]): one for status, one in good.items()}, **found}
+    found: dict[int, Any] = {int(status[1:]): one for status, one in good.items()}
+    for status in sorted({*ANY, *refusals}):
+        found[status] = OpenApiResponse(RefusalSerializer, HTTPStatus(status).phrase)
+    return found
 
 
 def in_path(schema: dict[str, Any]) -> OpenApiParameter:
     return OpenApiParameter("id", schema, OpenApiParameter.PATH)
 
 
-CONVERSATION = in_path({"type": "string", "pattern": f"^{CONVERSATION_ID.pattern}$"})
+ID = {"type": "string", "pattern": f"^{CONVERSATION_ID.pattern}$"}
+CONVERSATION = in_path(ID)
 UPDATE = in_path({"type": "integer", "minimum": 1, "maximum": 2**63 - 1})
 LOCATION = OpenApiParameter(
     "Location",
@@ -70,76 +75,69 @@ LOCATION = OpenApiParameter(
 )
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!-~]+$"},
+    {"type": "string", "pattern": f"^{KEY.pattern}$"},
     OpenApiParameter.HEADER,
     description="The same key with the same body names the same update.",
 )
 
 
-class ConversationViews(OpenApiViewExtension):
-    target_class = "bland_sms.api.conversations.ConversationViewSet"
-    match_subclasses = True
+class Operation(NamedTuple):
+    """What one action takes and answers. Its request's serializer is the view's own."""
 
-    def view_replacement(self) -> Any:
-        class Described(self.target_class):  # type: ignore[misc, name-defined]
-            pass
-
-        one = ConversationSerializer
-        return extend_schema_view(
-            list=extend_schema(responses=answers(_200=one(many=True))),
-            retrieve=extend_schema(parameters=[CONVERSATION], responses=answers(404, _200=one)),
-            partial_update=extend_schema(
-                parameters=[CONVERSATION],
-                responses=answers(404, 409, *BODY, *BLAND, _200=one, _202=RefusalSerializer),
-            ),
-            messages=extend_schema(
-                parameters=[CONVERSATION],
-                responses=answers(404, _200=MessageSerializer(many=True)),
-                filters=True,
-            ),
-            refresh=extend_schema(
-                parameters=[CONVERSATION],
-                request=None,
-                responses=answers(404, 409, *BODY, *BLAND, _200=one, _202=RefusalSerializer),
-            ),
-        )(Described)
+    responses: dict[int, Any]
+    parameters: tuple[OpenApiParameter, ...] = ()
 
 
-class BulkUpdateViews(OpenApiViewExtension):
-    target_class = "bland_sms.api.bulk_updates.BulkUpdateViewSet"
-    match_subclasses = True
+_one, _update = ConversationSerializer, BulkUpdateSerializer
+_decision = Operation(answers(404, 409, *BODY, _202=_update), (UPDATE,))
+CONVERSATION_OPERATIONS = {
+    "list": Operation(answers(_200=_one(many=True))),
+    "retrieve": Operation(answers(404, _200=_one), (CONVERSATION,)),
+    "partial_update": Operation(
+        answers(404, 409, *BODY, *BLAND, _200=_one, _202=RefusalSerializer), (CONVERSATION,)
+    ),
+    "messages": Operation(answers(404, _200=MessageSerializer(many=True)), (CONVERSATION,)),
+    "refresh": Operation(
+        answers(404, 409, *BODY, *BLAND, _200=_one, _202=RefusalSerializer), (CONVERSATION,)
+    ),
+}
+UPDATE_OPERATIONS = {
+    "list": Operation(answers(_200=_update(many=True))),
+    "create": Operation(answers(409, *BODY, _202=_update), (IDEMPOTENCY_KEY, LOCATION)),
+    "retrieve": Operation(answers(404, _200=_update), (UPDATE,)),
+    "items": Operation(answers(404, _200=ItemSerializer(many=True)), (UPDATE,)),
+    "proceed": _decision,
+    "retry": _decision,
+    "cancel": Operation(answers(404, 409, *BODY, _200=_update), (UPDATE,)),
+    "undo": Operation(_decision.responses, (UPDATE, LOCATION)),
+}
 
-    def view_replacement(self) -> Any:
-        class Described(self.target_class):  # type: ignore[misc, name-defined]
-            pass
 
-        one = BulkUpdateSerializer
-        decide = extend_schema(
-            parameters=[UPDATE], request=None, responses=answers(404, 409, *BODY, _202=one)
-        )
-        return extend_schema_view(
-            list=extend_schema(responses=answers(_200=one(many=True))),
-            retrieve=extend_schema(parameters=[UPDATE], responses=answers(404, _200=one)),
-            items=extend_schema(
-                parameters=[UPDATE],
-                responses=answers(404, _200=ItemSerializer(many=True)),
-                filters=True,
-            ),
-            create=extend_schema(
-                parameters=[IDEMPOTENCY_KEY, LOCATION],
-                responses=answers(422, *BODY, _202=one),
-            ),
-            proceed=decide,
-            retry=decide,
-            cancel=extend_schema(
-                parameters=[UPDATE], request=None, responses=answers(404, 409, *BODY, _200=one)
-            ),
-            undo=extend_schema(
-                parameters=[UPDATE, LOCATION],
-                request=None,
-                responses=answers(404, 409, *BODY, _202=one),
-            ),
-        )(Described)
+class ApiSchema(AutoSchema):
+    """Looks the actions up in the tables above. A host's own actions are left to be guessed."""
+
+    def _operation(self) -> Operation | None:
+        action = str(getattr(self.view, "action", ""))
+        if isinstance(self.view, ConversationViewSet):
+            return CONVERSATION_OPERATIONS.get(action)
+        if isinstance(self.view, BulkUpdateViewSet):
+            return UPDATE_OPERATIONS.get(action)
+        return None
+
+    def get_override_parameters(self) -> list[Any]:
+        operation = self._operation()
+        return [] if operation is None else list(operation.parameters)
+
+    def get_request_serializer(self) -> Any:
+        serializer = super().get_request_serializer()
+        return None if isinstance(serializer, EmptySerializer) else serializer
+
+    def get_response_serializers(self) -> Any:
+        operation = self._operation()
+        return super().get_response_serializers() if operation is None else operation.responses
+
+
+SafeView.schema = ApiSchema()
 
 
 class StrictBodies(OpenApiSerializerExtension):
@@ -152,6 +150,15 @@ class StrictBodies(OpenApiSerializerExtension):
         schema = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
         required = [name for name, field in self.target.fields.items() if field.required]
         return {**schema, "required": sorted(required), "additionalProperties": False}
+
+
+class NamedIds(OpenApiSerializerFieldExtension):
+    target_class = "bland_sms.api.parsing.ConversationIdsField"
+    match_subclasses = True
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Any) -> dict[str, Any]:
+        limit = get_settings().bulk_limit
+        return {"type": "array", "items": ID, "minItems": 1, "maxItems": limit}
 
 
 class TextsMayBeAbsent(OpenApiSerializerExtension):
