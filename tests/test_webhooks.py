@@ -863,17 +863,17 @@ def test_process_waiting__many_of_one_conversation(
 
 
 def test_process_waiting__in_time(bland: BlandSandbox, waiting: Waiting) -> None:
-    bland.latency_seconds = 0.05
-    waiting(*[f"conv_{number}" for number in range(200)])
-    worked = deliveries.process_waiting(seconds=0.7)
-    assert worked.processed < 200
+    bland.latency_seconds = 0.1
+    waiting(*[f"conv_{number}" for number in range(400)])
+    worked = deliveries.process_waiting(seconds=2.0)
+    assert worked.processed < 400
     assert worked.failed == {}
     left = WebhookDelivery.objects.filter(state=State.RECEIVED)
-    assert left.count() == 200 - worked.processed
+    assert left.count() == 400 - worked.processed
     assert not left.exclude(claimed_conversation=None).exists()
     assert not left.exclude(attempts=0).exists()
     bland.latency_seconds = 0
-    assert deliveries.process_waiting().processed == 200 - worked.processed  # no minute later
+    assert deliveries.process_waiting().processed == 400 - worked.processed  # no minute later
 
 
 def test_process_waiting__stopped(bland: BlandSandbox, waiting: Waiting) -> None:
