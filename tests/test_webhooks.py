@@ -862,7 +862,10 @@ def test_process_waiting__many_of_one_conversation(
         assert deliveries.process_waiting().processed == 150
 
 
-def test_process_waiting__in_time(bland: BlandSandbox, waiting: Waiting) -> None:
+def test_process_waiting__in_time(
+    bland: BlandSandbox, waiting: Waiting, set_bland: Callable[..., None]
+) -> None:
+    set_bland(READ_TIMEOUT=5)
     bland.latency_seconds = 0.1
     waiting(*[f"conv_{number}" for number in range(400)])
     worked = deliveries.process_waiting(seconds=2.0)
