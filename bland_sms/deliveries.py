@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 from django.db import DatabaseError, IntegrityError, OperationalError, router, transaction
@@ -162,7 +163,7 @@ def process(delivery: WebhookDelivery, *, seconds: float = ASK_SECONDS) -> bool:
     due = _due().filter(pk=delivery.pk).first()
     claim = None if due is None else _claim(due)
     if claim is not None:
-        _carry_out([claim], seconds, Worked())
+        _carry_out([claim], _Time(seconds), Worked())
     return not _waiting(delivery.conversation_id).filter(pk=delivery.pk).exists()
 
 
@@ -185,19 +186,18 @@ def process_waiting(
         RuntimeError: called inside a database transaction.
     """
     refuse_in_transaction()
-    give_up_at = None if seconds is None else time.monotonic() + seconds
-    worked = Worked()
+    left, worked = _Time(seconds), Worked()
     claims: list[_Claim] = []
     for number, claim in enumerate(filter(None, map(_claim, _due_ones(among))), start=1):
         claims.append(claim)
         if len(claims) == AT_ONCE or number == most:
-            _carry_out(claims, _seconds_left(give_up_at), worked)
+            _carry_out(claims, left, worked)
             claims = []
-            is_over = worked.stop is not None or _seconds_left(give_up_at) <= 0
+            is_over = worked.stop is not None or left.is_over()
             if is_over or number == most or (stopped is not None and stopped.is_set()):
                 break
     if claims:
-        _carry_out(claims, _seconds_left(give_up_at), worked)
+        _carry_out(claims, left, worked)
     return worked
 
 
@@ -213,10 +213,6 @@ def reprocess(delivery_ids: Sequence[int], *, seconds: float | None = None) -> W
     worked = process_waiting(among=delivery_ids, seconds=seconds)
     worked.put_off = wanted.filter(state=State.RECEIVED).count()
     return worked
-
-
-def _seconds_left(give_up_at: float | None) -> float:
-    return ASK_SECONDS if give_up_at is None else min(ASK_SECONDS, give_up_at - time.monotonic())
 
 
 # --- taking -----------------------------------------------------------------------------------
@@ -315,11 +311,32 @@ def _take(delivery: WebhookDelivery) -> bool:
         return False  # by way of another of its deliveries
 
 
+class _Time:
+    """How long a pass may take: nothing is sent in its last fifth, since an answer that nobody
+    waits for would count as none. No portion takes longer than a lease lives."""
+
+    def __init__(self, seconds: float | None) -> None:
+        now = time.monotonic()
+        self._deadline = inf if seconds is None else now + seconds
+        self._send_until = inf if seconds is None else now + seconds * 0.8
+
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._send_until
+
+    def allowance(self) -> Allowance:
+        """For the next portion."""
+        now = time.monotonic()
+        return Allowance(
+            deadline=min(self._deadline, now + ASK_SECONDS),
+            send_until=min(self._send_until, now + ASK_SECONDS * 0.8),
+        )
+
+
 # --- asking, and what came of it --------------------------------------------------------------
 
 
-def _carry_out(claims: Sequence[_Claim], seconds: float, worked: Worked) -> None:
-    problems = _copy([claim.conversation_id for claim in claims], seconds)
+def _carry_out(claims: Sequence[_Claim], left: _Time, worked: Worked) -> None:
+    problems = _copy([claim.conversation_id for claim in claims], left)
     for claim in claims:
         problem = problems.get(claim.conversation_id)
         if isinstance(problem, STOPPING_ERRORS):
@@ -328,38 +345,32 @@ def _carry_out(claims: Sequence[_Claim], seconds: float, worked: Worked) -> None
             _settle(claim, problem, worked)
 
 
-def _copy(conversation_ids: Sequence[str], seconds: float) -> Mapping[str, Exception]:
+def _copy(conversation_ids: Sequence[str], left: _Time) -> Mapping[str, Exception]:
     """Copy conversations from Bland; of those where it went wrong, why.
 
     Raises:
         OperationalError: the database is locked or away. The claims run out by themselves.
     """
     if len(conversation_ids) == 1:
-        problem = _copy_one(conversation_ids[0], seconds)
+        problem = _copy_one(conversation_ids[0], left)
         return {} if problem is None else {conversation_ids[0]: problem}
     try:
-        refreshed = refresh_many(conversation_ids, allowance=_allowance(seconds))
+        refreshed = refresh_many(conversation_ids, allowance=left.allowance())
     except BlandConfigurationError as error:
         return dict.fromkeys(conversation_ids, error)
     except OperationalError:
         raise
     except _REFUSED_BY_DATABASE:
         # One of them is poison. Each by itself, it harms no other.
-        alone = {pk: _copy_one(pk, seconds) for pk in conversation_ids}
+        alone = {pk: _copy_one(pk, left) for pk in conversation_ids}
         return {pk: problem for pk, problem in alone.items() if problem is not None}
     missing = BlandNotFoundError(404, NOT_FOUND)
     return {**dict.fromkeys(refreshed.missing, missing), **refreshed.failed}
 
 
-def _allowance(seconds: float) -> Allowance:
-    """Nothing is sent in the last fifth: an answer that we do not wait for would count as none."""
-    now = time.monotonic()
-    return Allowance(deadline=now + seconds, send_until=now + seconds * 0.8)
-
-
-def _copy_one(conversation_id: str, seconds: float) -> Exception | None:
+def _copy_one(conversation_id: str, left: _Time) -> Exception | None:
     try:
-        refresh(conversation_id, allowance=_allowance(seconds))
+        refresh(conversation_id, allowance=left.allowance())
     except BlandError as error:
         return error
     except OperationalError:
