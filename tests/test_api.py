@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
@@ -15,8 +16,9 @@ from django.core.cache import cache
 from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
+from django.urls import resolve, reverse
 
+from bland_sms.api.urls import urlpatterns
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation, Message
 from bland_sms.sandbox import BlandSandbox
 
@@ -115,6 +117,35 @@ def test_api__nothing_without_permission(
     assert BulkUpdate.objects.count() == 1
 
 
+def test_api__every_address_is_among_those() -> None:
+    names = {str(resolve(url).url_name) for _method, url in addresses()}
+    assert names == {str(pattern.name) for pattern in urlpatterns}
+
+
+@pytest.mark.parametrize("name", [b"a\x00:b", b"\xff:b", b"dana:wrong", b"nobody:x", b":", b"dana"])
+def test_api__login_that_nobody_has(name: bytes, staff: AbstractUser) -> None:
+    for accept in ("application/json", "text/html"):
+        headers = {"Authorization": f"Basic {b64encode(name).decode()}", "Accept": accept}
+        assert Client().get(CONVERSATIONS, headers=headers).status_code == 401
+
+
+def test_api__an_action_that_names_no_permission_is_nobody_s(staff: AbstractUser, rf: Any) -> None:
+    from rest_framework.decorators import action
+    from rest_framework.response import Response
+    from rest_framework.test import force_authenticate
+
+    from bland_sms.api.conversations import ConversationViewSet
+
+    class Careless(ConversationViewSet):
+        @action(detail=False)
+        def everything(self, request: Any) -> Any:
+            return Response("all of it")
+
+    request = rf.get("/")
+    force_authenticate(request, staff)
+    assert Careless.as_view({"get": "everything"})(request).status_code == 403
+
+
 @pytest.mark.parametrize(
     "spoil", [{"is_active": False}, {"password": "!"}], ids=["inactive", "logged out"]
 )
@@ -211,7 +242,7 @@ def test_conversation__not_found(url: str, lead: Client) -> None:
 
 
 def test_messages__in_bland_s_order_without_bland_s_own(lead: Client) -> None:
-    make_rows(1)
+    make_rows(1, transcript_observed_at=SOME_DAY)
     Message.objects.bulk_create(
         Message(
             conversation_id="c00000",
@@ -225,6 +256,8 @@ def test_messages__in_bland_s_order_without_bland_s_own(lead: Client) -> None:
     pages = walk(lead, f"{CONVERSATIONS}c00000/messages/", page_size=100)
     assert [len(page) for page in pages] == [100, 100, 29]
     assert ids(pages) == [f"m{n}" for n in range(1, 230)]
+    page = lead.get(f"{CONVERSATIONS}c00000/messages/").json()
+    assert page["copied_at"] == "2026-03-01T00:00:00Z"
 
 
 # --- pages ------------------------------------------------------------------------------------
@@ -429,6 +462,7 @@ def test_filters__unusable_values(query: str, field: str, words: str, reader: Cl
     [
         {},
         {"is_active": "true"},
+        {"is_active": "false"},
         {"status": "active"},
         {"user_number": "+1"},
         {"agent_number": "+1"},

@@ -64,7 +64,11 @@ def test_schema__is_the_same_for_everybody(
     reader.user_permissions.set(Permission.objects.filter(codename="view_conversation"))
     client.force_login(reader)
     assert client.get(SCHEMA).json() == everything
-    assert client.get(SCHEMA, headers={"Accept": "application/vnd.oai.openapi"}).status_code == 200
+    yaml = client.get(SCHEMA, headers={"Accept": "application/vnd.oai.openapi"})
+    assert yaml.content.decode().startswith("openapi: 3.0.3")
+    odd = client.get(SCHEMA, {"version": "\x00\n", "lang": "../x"})
+    assert odd.json() == everything
+    assert odd["Content-Disposition"] == 'inline; filename="bland_sms.json"'
 
 
 @pytest.mark.django_db(transaction=True)

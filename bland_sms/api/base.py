@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from django.db import connections, transaction
+from django.db import DataError, connections, transaction
 from django.db.models import Model
 from django.utils.cache import add_never_cache_headers
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import BrowsableAPIRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -63,6 +64,14 @@ class SafeView(APIView):
         for alias in connections:
             view = transaction.non_atomic_requests(using=alias)(view)
         return view
+
+    def perform_authentication(self, request: Request) -> None:
+        """A name that the database refuses, such as one with a NUL, is nobody's."""
+        try:
+            super().perform_authentication(request)
+        except (ValueError, DataError):
+            request._not_authenticated()  # type: ignore[attr-defined]
+            raise AuthenticationFailed from None
 
     def get_exception_handler(self) -> Callable[..., Response | None]:
         return answer_to

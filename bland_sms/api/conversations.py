@@ -31,6 +31,7 @@ from .serializers import (
     ConversationSerializer,
     EmptySerializer,
     MessageSerializer,
+    MomentField,
 )
 
 State = BulkUpdateItem.State
@@ -96,7 +97,10 @@ class ConversationViewSet(SafeViewSet[Conversation]):
             text=SYNTHETIC
         )
         rows = self.paginate_queryset(self.filter_queryset(messages))
-        return self.get_paginated_response(self.get_serializer(rows, many=True).data)
+        answer = self.get_paginated_response(self.get_serializer(rows, many=True).data)
+        copied_at = MomentField().to_representation(conversation.transcript_observed_at)
+        answer.data["copied_at"] = copied_at
+        return answer
 
     # --- asking Bland -------------------------------------------------------------------------
 

@@ -9,7 +9,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied, RequestDataTooBig
+from django.core.exceptions import (
+    ImproperlyConfigured,
+    ObjectDoesNotExist,
+    PermissionDenied,
+    RequestDataTooBig,
+)
 from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from django.utils import timezone
@@ -208,7 +213,7 @@ def answer_to(error: Exception, context: Mapping[str, Any]) -> Response | None:
 def _as_api_exception(error: Exception) -> exceptions.APIException | None:
     if isinstance(error, exceptions.APIException):
         return error
-    if isinstance(error, Http404):
+    if isinstance(error, (Http404, ObjectDoesNotExist)):  # or gone since we looked
         return exceptions.NotFound()
     if isinstance(error, PermissionDenied):
         return exceptions.PermissionDenied()

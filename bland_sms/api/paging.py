@@ -172,6 +172,16 @@ class MessagePages(KeysetPagination):
     keys = ("position", "pk")
     cursor = rf"({NUMBER})\.({NUMBER})"
 
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        page = super().get_paginated_response_schema(schema)
+        moment = {
+            "type": "string",
+            "format": "date-time",
+            "nullable": True,
+            "description": "When the transcript was copied from Bland; null: never.",
+        }
+        return {**page, "properties": {**page["properties"], "copied_at": moment}}
+
 
 def _read_size(text: str | None) -> int:
     if text is None:
