@@ -63,7 +63,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         if name in SETTING_NAMES:
             found.append(_wrong_kind(problem))
         else:
-            hint = _("The settings are listed in docs/reference.md. Their names are upper case.")
+            hint = _("The settings are listed in docs/settings.md. Their names are upper case.")
             found.append(Error(f"{problem}.", hint=hint, id="bland_sms.E002"))
     return found
 
@@ -73,7 +73,7 @@ def _wrong_secret(name: str) -> Error:
 
 
 def _wrong_kind(problem: str) -> Error:
-    hint = _("The settings and their kinds are listed in docs/reference.md.")
+    hint = _("The settings and their kinds are listed in docs/settings.md.")
     return Error(f"{problem}.", hint=hint, id="bland_sms.E003")
 
 
@@ -311,7 +311,7 @@ def check_dispatch(**kwargs: Any) -> list[CheckMessage]:
         Error(
             _("BLAND_SMS['DISPATCH'], %(path)s, %(problem)s.")
             % {"path": dispatch, "problem": problem},
-            hint=_("It is called with a kind and a primary key: see docs/operations.md."),
+            hint=_("It is called with a kind and a primary key: see docs/background.md."),
             id="bland_sms.E008",
         )
     ]
@@ -368,7 +368,7 @@ def check_tasks(**kwargs: Any) -> list[CheckMessage]:
             problem % {"package": package},
             hint=_(
                 'Install it: pip install "bland-sms[tasks]", on Django 5.2 django-tasks as well. '
-                "See docs/operations.md. Until then large updates run while their page is open, or "
+                "See docs/background.md. Until then large updates run while their page is open, or "
                 "in bland_sms_work."
             ),
             id="bland_sms.W005",

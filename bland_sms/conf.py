@@ -59,32 +59,62 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlandSettings:
-    """``settings.BLAND_SMS`` with its defaults. Durations are seconds."""
+    """``settings.BLAND_SMS`` with its defaults. Durations are seconds.
+
+    The words below each field are its line in ``docs/settings.md``.
+    """
 
     api_key: Secret = field(default_factory=lambda: Secret(""))
+    """Of the Bland account. Text, a callable that returns it, or the dotted path of one; without it
+    nothing is copied or changed."""
     base_url: str = "https://api.bland.ai"
+    """Where Bland is. https, or http on this machine alone."""
     connect_timeout: float = 5
+    """Seconds for a connection."""
     read_timeout: float = 15
-    """For the whole answer, headers and body."""
+    """Seconds for the whole answer, headers and body; in a web request never more than the time
+    left."""
     max_retries: int = 2
+    """Requests for one call beyond the first one."""
     max_concurrency: int = 16
+    """Requests at a time in one process."""
     rate_limit: float | None = None
-    """Calls a second and process; ``None``: paced by Bland's answers alone."""
+    """Calls a second and process. ``None``: paced by Bland's answers alone."""
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """As for requests, such as ``{"https": "http://proxy:3128"}``; the environment's are
+    ignored."""
     ca_bundle: str | None = None
+    """File or folder of certificates. ``None``: the usual authorities; the environment's is
+    ignored."""
     page_size: int = 100
+    """Conversations on a page of Bland's list."""
     list_dialect: str = "auto"
+    """Which of the two documented ways the list is asked in. ``"auto"``: found out and
+    remembered."""
     inline_limit: int = 25
+    """Updates of up to so many conversations are carried out within the request."""
     inline_seconds: float = 10
+    """For so long at the most."""
     bulk_limit: int = 10_000
+    """Conversations of one update."""
     confirm_over: int = 25
+    """Above so many conversations a page asks first. 0: always."""
     dispatch: str = "bland_sms.tasks.dispatch"
+    """Dotted path of a function that hands work to a queue, see [background](background.md). The
+    default one uses Django's Tasks."""
     default_country_code: str = "1"
+    """For searches by a national number."""
     stale_after: float = 900
+    """Seconds from which the copy is called old."""
     webhook_secrets: tuple[Secret, ...] = ()
+    """Of the Bland account, new and old side by side. Each as ``API_KEY``; none: every webhook is
+    refused."""
     webhook_max_bytes: int = 1024 * 1024
+    """Longer webhooks are refused."""
     retention_days: int = 30
+    """For so long deliveries and sync runs are kept."""
     ledger_retention_days: int | None = None
+    """For so long finished updates are kept. ``None``: for good."""
 
 
 FIELD_NAMES = {f.name for f in fields(BlandSettings)}
@@ -140,7 +170,7 @@ def _number(low: float, high: float) -> tuple[str, Callable[[Any], float]]:
             raise ValueError
         return value
 
-    return f"a number from {low:g} to {high:g}", convert
+    return f"a number from {low:g} to {high:.10g}", convert
 
 
 def _whole(low: int, high: int) -> tuple[str, Callable[[Any], int]]:

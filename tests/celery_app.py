@@ -1,4 +1,4 @@
-"""What docs/operations.md tells a host with Celery to write."""
+"""What docs/background.md tells a host with Celery to write."""
 
 from celery import Celery, shared_task
 

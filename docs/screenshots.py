@@ -1,0 +1,98 @@
+"""Take the pictures of the tutorial again: ``python docs/screenshots.py``.
+
+Runs the demo with its stand-in for Bland, and a browser that does what the tutorial tells. Needs
+the extra ``dev``, a program named chromium, and a font with emoji.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import django
+import requests
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+django.setup()
+
+from django.core.management.base import BaseCommand  # noqa: E402
+from playwright.sync_api import Page, sync_playwright  # noqa: E402
+
+from project.management.commands.demo import LOGIN, PASSWORD, Children, Demo  # noqa: E402
+
+IMAGES = HERE / "images"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-sync", "--no-first-run"]
+WIDTH = 1280
+FILTERS = "?status=active&activity=7d"
+
+
+def main() -> None:
+    """Start the demo, walk through it, stop it."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Children() as children,
+        sync_playwright() as playwright,
+    ):
+        demo = Demo(BaseCommand(), children, Path(folder) / "demo.sqlite3")
+        demo.start(0, quiet=True)
+        chromium = shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": WIDTH, "height": 760}, locale="en-GB")
+        walk(page, demo)
+        browser.close()
+
+
+def walk(page: Page, demo: Demo) -> None:
+    """The tutorial, a picture for each of its sections."""
+    conversations = f"{demo.url}/admin/bland_sms/conversation/"
+    page.goto(conversations)
+    page.fill("#id_username", LOGIN)
+    page.fill("#id_password", PASSWORD)
+    page.click("input[type=submit]")
+    page.wait_for_url(conversations)
+    page.click("#toggle-nav-sidebar")  # all columns beside each other
+    take(page, "conversations", 700)
+
+    page.goto(f"{conversations}{FILTERS}")
+    ids = [box.get_attribute("value") for box in page.locator("input.action-select").all()]
+    number = page.locator("th.field-customer").nth(3).inner_text()
+    page.goto(f"{conversations}?q={number[-4:]}")
+    take(page, "search", 460)
+    page.goto(f"{conversations}{ids[3]}/change/")
+    take(page, "conversation", 1020)
+
+    page.goto(f"{conversations}{FILTERS}")
+    page.check("#action-toggle")
+    page.get_by_role("button", name="Select all conversations matching these filters").click()
+    page.select_option("select[name=action]", "deactivate_selected")
+    take(page, "select", 560)
+    trouble = {ids[5]: "forever:404", ids[8]: "forever:404", ids[11]: "forever:reset_before"}
+    requests.post(f"{demo.sandbox_url}/_sandbox/faults", json=trouble, timeout=10)
+    page.click("button[name=index]")
+    take(page, "confirm", 840)
+    page.fill("textarea[name=reason], input[name=reason]", "Campaign ended, ticket 4711")
+    page.click("input[type=submit].default")
+    page.wait_for_selector("[data-open=no]", timeout=60_000)
+    take(page, "update", 760)
+    requests.post(f"{demo.sandbox_url}/_sandbox/clear", timeout=10)
+    page.get_by_role("button", name="Retry failed").click()
+    page.wait_for_selector("[data-open=no]", timeout=60_000)
+    page.get_by_role("link", name="Bulk updates").first.click()
+    take(page, "updates", 320)
+
+
+def take(page: Page, name: str, height: int) -> None:
+    """The top of the page, as wide as the window."""
+    page.set_viewport_size({"width": WIDTH, "height": height})
+    page.wait_for_load_state("networkidle")
+    page.mouse.move(0, 0)
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=IMAGES / f"{name}.png")
+
+
+main()
