@@ -65,8 +65,7 @@ class BlandSettings:
     """
 
     api_key: Secret = field(default_factory=lambda: Secret(""))
-    """Of the Bland account. Text, a callable that returns it, or the dotted path of one; without it
-    nothing is copied or changed."""
+    """Of the Bland account, see [below](#the-key). Without it nothing is copied or changed."""
     base_url: str = "https://api.bland.ai"
     """Where Bland is. https, or http on this machine alone."""
     connect_timeout: float = 5

@@ -20,6 +20,8 @@ release = version = bland_sms.__version__
 extensions = ["myst_parser"]
 myst_heading_anchors = 4
 html_theme = "furo"
+html_show_copyright = False
+smartquotes = False
 html_title = f"bland_sms {release}"
 nitpicky = True
 
