@@ -548,14 +548,20 @@ def test_post__host_may_narrow(rf: Any, staff: AbstractUser, sandbox: BlandSandb
         def get_conversations(self) -> Any:
             return Conversation.objects.filter(agent_number="+1")
 
+    def ask(*ids: str) -> Any:
+        body = json.dumps({"is_active": False, "conversation_ids": ids})
+        request = rf.post("/", body, "application/json")
+        force_authenticate(request, staff)
+        return Ours.as_view({"post": "create"})(request)
+
     Conversation.objects.create(pk="ours", agent_number="+1")
     Conversation.objects.create(pk="theirs")
-    body = {"is_active": False, "conversation_ids": ["ours", "theirs", "unknown"]}
-    request = rf.post("/", json.dumps(body), "application/json")
-    force_authenticate(request, staff)
-    answer = Ours.as_view({"post": "create"}, basename="bulk-update")(request)
+    answer = ask("ours", "theirs", "unknown")
     assert answer.status_code == 400
     assert [one["code"] for one in answer.data["fields"]["conversation_ids"]] == ["not_found"] * 2
+    answer = ask("ours")
+    assert (answer.status_code, answer.data["driver"]) == (202, "done")
+    assert "Location" not in answer
 
 
 # --- Idempotency-Key --------------------------------------------------------------------------

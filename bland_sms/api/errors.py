@@ -27,6 +27,7 @@ from rest_framework.response import Response
 from ..exceptions import STOPPING_ERRORS, BlandError
 from ..models import BulkUpdate, BulkUpdateItem
 from ..payloads import clean_text
+from ..sentences import translated
 
 logger = logging.getLogger("bland_sms.api")
 
@@ -131,7 +132,7 @@ def refusal_of(
     return Refusal(
         meaning.status,
         code or "error",
-        detail % {"what": meaning.words, "words": words},
+        detail % {"what": meaning.words, "words": translated(words)},
         retry_after_seconds=retry_after_seconds,
         more=told,
     )
@@ -175,7 +176,7 @@ def outcome_of(bulk_update: BulkUpdate, item: BulkUpdateItem) -> Refusal:
     if item.state in (State.WAITING, State.RUNNING):
         return Refusal(202, "waiting", _("Asked for, and not carried out yet."), more=more)
     if item.error_code == "already_queued":
-        words = _("Another update does the same already: %s.") % item.message
+        words = _("Another update does the same already: %s.") % translated(item.message)
         return Refusal(202, "already_queued", words, more=more)
     is_unknown = item.state == State.UNKNOWN
     return refusal_of(
