@@ -48,7 +48,7 @@ class ReadWriteThrottle(ScopedRateThrottle):
 
 
 class SafeView(APIView):
-    """A view that trusts the host's authentication, and none of the host's other defaults."""
+    """A view that the host's defaults cannot make unsafe; who somebody is the host says."""
 
     renderer_classes = [JSONRenderer, *BROWSABLE]
     parser_classes = (JsonParser,)
@@ -66,10 +66,12 @@ class SafeView(APIView):
         return view
 
     def perform_authentication(self, request: Request) -> None:
-        """A name that the database refuses, such as one with a NUL, is nobody's."""
+        """A name with a NUL in it, which PostgreSQL refuses to look up, is nobody's."""
         try:
             super().perform_authentication(request)
-        except (ValueError, DataError):
+        except (ValueError, DataError) as error:
+            if "NUL" not in str(error):
+                raise
             request._not_authenticated()  # type: ignore[attr-defined]
             raise AuthenticationFailed from None
 

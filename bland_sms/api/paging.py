@@ -100,9 +100,11 @@ class KeysetPagination(BasePagination):
         return Position(direction == "p", self.read(*values))
 
     def write(self, *values: Any) -> list[str]:
+        """The values of ``keys`` as a cursor says them."""
         return [str(value) for value in values]
 
     def read(self, *values: str) -> tuple[Any, ...]:
+        """What ``cursor`` has matched, as the database compares it."""
         return tuple(int(value) for value in values)
 
     # --- answers ------------------------------------------------------------------------------
