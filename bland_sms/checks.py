@@ -32,6 +32,7 @@ from .conf import (
     read_settings,
 )
 from .exceptions import BlandConfigurationError
+from .sentences import translated
 
 TAG = "bland_sms"
 SECRETS = ("API_KEY", "WEBHOOK_SECRETS")
@@ -177,7 +178,7 @@ def check_base_url(**kwargs: Any) -> list[CheckMessage]:
     try:
         path = urlsplit(normalise_base_url(url)).path
     except BlandConfigurationError as error:
-        problem = f"{error}."
+        problem = f"{translated(error)}."
     else:
         if "/sms" not in path:
             return []

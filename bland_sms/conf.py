@@ -12,13 +12,19 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import Promise
 from django.utils.module_loading import import_string
+from django.utils.text import format_lazy
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, gettext_noop
 
 from .exceptions import BlandConfigurationError
 
 MASK = "[secret]"
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]+( [\x21-\x7e]+)?", re.ASCII)  # "Bearer <key>" is sent as given
+Kind = str | Promise
+"""What a value must be, in words."""
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -137,31 +143,37 @@ def get_settings() -> BlandSettings:
 def read_settings(given: object) -> BlandSettings | str:
     """The settings, or in words what is wrong with them. Shows no secret and never raises."""
     if not isinstance(given, Mapping):
-        return "BLAND_SMS must be a dict"
+        return _("BLAND_SMS must be a dict")
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name not in SETTING_NAMES:
-            return f"BLAND_SMS: unknown setting {name!r}{_nearest(name)}"
+            return _unknown(name)
         kind, convert = _KINDS[name.lower()]
         try:
             values[name.lower()] = convert(value)
         except (ImportError, TypeError, ValueError):
-            shown = "" if name in {"API_KEY", "WEBHOOK_SECRETS", "PROXIES"} else f", not {value!r}"
-            return f"BLAND_SMS[{name!r}] must be {kind}{shown}"
+            words = _("BLAND_SMS[%(name)r] must be %(kind)s, not %(value)r")
+            if name in {"API_KEY", "WEBHOOK_SECRETS", "PROXIES"}:
+                words = _("BLAND_SMS[%(name)r] must be %(kind)s")
+            return words % {"name": name, "kind": kind, "value": value}
         except Exception as error:  # noqa: BLE001  a host's function; its text may hold the key
-            return f"BLAND_SMS[{name!r}] could not be read: {type(error).__name__}"
+            words = _("BLAND_SMS[%(name)r] could not be read: %(error)s")
+            return words % {"name": name, "error": type(error).__name__}
     return BlandSettings(**values)
 
 
-def _nearest(name: object) -> str:
+def _unknown(name: object) -> str:
     near = difflib.get_close_matches(str(name).upper(), sorted(SETTING_NAMES), n=1, cutoff=0)
-    return f", did you mean {near[0]!r}?" if near else ""
+    words = _("BLAND_SMS: unknown setting %(name)r, did you mean %(near)r?")
+    if not near:
+        words = _("BLAND_SMS: unknown setting %(name)r")
+    return words % {"name": name, "near": near and near[0]}
 
 
 # --- kinds of values --------------------------------------------------------------------------
 
 
-def _number(low: float, high: float) -> tuple[str, Callable[[Any], float]]:
+def _number(low: float, high: float) -> tuple[Kind, Callable[[Any], float]]:
     def convert(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError
@@ -169,10 +181,11 @@ def _number(low: float, high: float) -> tuple[str, Callable[[Any], float]]:
             raise ValueError
         return value
 
-    return f"a number from {low:g} to {high:.10g}", convert
+    words = gettext_lazy("a number from {low} to {high}")
+    return format_lazy(words, low=f"{low:g}", high=f"{high:.10g}"), convert
 
 
-def _whole(low: int, high: int) -> tuple[str, Callable[[Any], int]]:
+def _whole(low: int, high: int) -> tuple[Kind, Callable[[Any], int]]:
     def convert(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError
@@ -180,14 +193,17 @@ def _whole(low: int, high: int) -> tuple[str, Callable[[Any], int]]:
             raise ValueError
         return value
 
-    return f"a whole number from {low} to {high}", convert
+    words = gettext_lazy("a whole number from {low} to {high}")
+    return format_lazy(words, low=low, high=high), convert
 
 
 def _or_none(
-    kind: tuple[str, Callable[[Any], Any]],
-) -> tuple[str, Callable[[Any], Any]]:
+    kind: tuple[Kind, Callable[[Any], Any]],
+) -> tuple[Kind, Callable[[Any], Any]]:
     words, convert = kind
-    return f"{words}, or None", lambda value: None if value is None else convert(value)
+    return format_lazy(
+        gettext_lazy("{kind}, or None"), kind=words
+    ), lambda value: None if value is None else convert(value)
 
 
 def _string(value: Any) -> str:
@@ -256,26 +272,26 @@ def _proxies(value: Any) -> Mapping[str, str]:
     return {_string(scheme): _string(url) for scheme, url in value.items()}
 
 
-_KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "api_key": ("text, or the dotted path of a callable that returns it", _secret),
-    "base_url": ("text", _string),
+_KINDS: dict[str, tuple[Kind, Callable[[Any], Any]]] = {
+    "api_key": (gettext_lazy("text, or the dotted path of a callable that returns it"), _secret),
+    "base_url": (gettext_lazy("text"), _string),
     "connect_timeout": _number(0.1, 60),
     "read_timeout": _number(0.1, 300),
     "max_retries": _whole(0, 2),
     "max_concurrency": _whole(1, 256),
     "rate_limit": _or_none(_number(0.01, 10_000)),
-    "proxies": ("a dict of scheme to URL", _proxies),
-    "ca_bundle": _or_none(("the path of a file or folder of certificates", _string)),
+    "proxies": (gettext_lazy("a dict of scheme to URL"), _proxies),
+    "ca_bundle": _or_none((gettext_lazy("the path of a file or folder of certificates"), _string)),
     "page_size": _whole(1, 1000),
-    "list_dialect": ('"auto", "a" or "b"', _dialect),
+    "list_dialect": (gettext_lazy('"auto", "a" or "b"'), _dialect),
     "inline_limit": _whole(0, 500),
     "inline_seconds": _number(0.1, 300),
     "bulk_limit": _whole(1, 1_000_000),
     "confirm_over": _whole(0, 1_000_000),
-    "dispatch": ("the dotted path of a callable", _path),
-    "default_country_code": ("the digits of a country code", _digits),
+    "dispatch": (gettext_lazy("the dotted path of a callable"), _path),
+    "default_country_code": (gettext_lazy("the digits of a country code"), _digits),
     "stale_after": _number(1, 10**9),
-    "webhook_secrets": ("a list of texts", _secrets),
+    "webhook_secrets": (gettext_lazy("a list of texts"), _secrets),
     "webhook_max_bytes": _whole(1, 100 * 1024 * 1024),
     "retention_days": _whole(1, 36_500),
     "ledger_retention_days": _or_none(_whole(1, 36_500)),
@@ -288,10 +304,15 @@ _KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 def check_api_key(api_key: Secret) -> None:
     """Refuse a key that cannot be sent, without showing it. Raises BlandConfigurationError."""
     if not api_key:
-        raise BlandConfigurationError("Bland is not connected yet: set BLAND_SMS['API_KEY']")
+        raise BlandConfigurationError(
+            gettext_noop("Bland is not connected yet: set BLAND_SMS['API_KEY']")
+        )
     if not _KEY.fullmatch(api_key.reveal()):
         raise BlandConfigurationError(
-            "BLAND_SMS['API_KEY'] holds white space or characters that no key has: paste it again"
+            gettext_noop(
+                "BLAND_SMS['API_KEY'] holds white space or characters that no key has: "
+                "paste it again"
+            )
         )
 
 
@@ -307,15 +328,17 @@ def normalise_base_url(url: str) -> str:
         host = None
     if not host or parts.scheme not in ("http", "https"):
         raise BlandConfigurationError(
-            "BLAND_SMS['BASE_URL'] is not a URL like https://api.bland.ai"
+            gettext_noop("BLAND_SMS['BASE_URL'] is not a URL like https://api.bland.ai")
         )
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise BlandConfigurationError(
-            "BLAND_SMS['BASE_URL'] must not hold a user, password, query or fragment"
+            gettext_noop("BLAND_SMS['BASE_URL'] must not hold a user, password, query or fragment")
         )
     if parts.scheme != "https" and host not in LOOPBACK:
         raise BlandConfigurationError(
-            "BLAND_SMS['BASE_URL'] must start with https:// unless it is on this machine"
+            gettext_noop(
+                "BLAND_SMS['BASE_URL'] must start with https:// unless it is on this machine"
+            )
         )
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"

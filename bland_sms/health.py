@@ -31,6 +31,7 @@ from .models import (
     WebhookDelivery,
 )
 from .payloads import EPOCH
+from .sentences import translated
 from .sync import last_copied_at
 
 COUNT_CAP = 10_000
@@ -83,7 +84,7 @@ class Health:
             ),
         }
         sentence = sentences[self.status]
-        return sentence % self.problem if "%s" in sentence else sentence
+        return sentence % translated(self.problem) if "%s" in sentence else sentence
 
 
 def look() -> Health:

@@ -18,7 +18,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext_noop
 
+from . import sentences
 from .exceptions import MAX_TEXT, BlandPayloadError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -120,13 +122,13 @@ def canonical(value: Any) -> str:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise BlandPayloadError(f"Bland's answer contains {name}, which is not JSON")
+    raise BlandPayloadError(sentences.NO_JSON_VALUE % {"name": name})
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise BlandPayloadError("Bland's answer contains a number beyond all bounds")
+        raise BlandPayloadError(gettext_noop("Bland's answer contains a number beyond all bounds"))
     return number
 
 
@@ -138,7 +140,7 @@ def _integer(text: str) -> int | str:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     parsed = dict(pairs)
     if len(parsed) != len(pairs):
-        raise BlandPayloadError("Bland's answer repeats a key within one object")
+        raise BlandPayloadError(gettext_noop("Bland's answer repeats a key within one object"))
     return parsed
 
 
@@ -154,15 +156,17 @@ def parse_json(body: bytes) -> Any:
         )
     except (ValueError, RecursionError, MemoryError) as error:
         # Built from the error's kind alone: its text would quote the body.
-        kind = "nested too deeply" if isinstance(error, RecursionError) else "not valid JSON"
-        raise BlandPayloadError(f"Bland's answer is {kind}") from None
+        words = gettext_noop("Bland's answer is not valid JSON")
+        if isinstance(error, RecursionError):
+            words = gettext_noop("Bland's answer is nested too deeply")
+        raise BlandPayloadError(words) from None
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
     """Read a successful answer's body, which must be a JSON object. Raises BlandPayloadError."""
     parsed = parse_json(body)
     if not isinstance(parsed, dict):
-        raise BlandPayloadError("Bland's answer is not a JSON object")
+        raise BlandPayloadError(gettext_noop("Bland's answer is not a JSON object"))
     return parsed
 
 
@@ -313,10 +317,14 @@ class ConversationPayload:
             answered_at: Aware; the answer's ``Date``. Times later than that are not believed.
         """
         if not isinstance(data, dict):
-            raise BlandPayloadError("a conversation in Bland's answer is not a JSON object")
+            raise BlandPayloadError(
+                gettext_noop("a conversation in Bland's answer is not a JSON object")
+            )
         conversation_id = data.get("id")
         if not isinstance(conversation_id, str) or not is_conversation_id(conversation_id):
-            raise BlandPayloadError("a conversation in Bland's answer has no usable id")
+            raise BlandPayloadError(
+                gettext_noop("a conversation in Bland's answer has no usable id")
+            )
         latest = latest_time(answered_at)
         told, unread = _read_facts(data, latest)
         is_active = data.get("is_active")
@@ -394,7 +402,7 @@ class ConversationPage:
         """Read the ``data`` of one list answer. Raises BlandPayloadError."""
         rows = body.get("data")
         if not isinstance(rows, list):
-            raise BlandPayloadError("Bland's list of conversations has no list in it")
+            raise BlandPayloadError(gettext_noop("Bland's list of conversations has no list in it"))
         payloads = []
         refused = set()
         for row in rows:

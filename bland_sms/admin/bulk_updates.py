@@ -19,9 +19,10 @@ from django.utils.translation import gettext_lazy
 
 from .. import updates
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
+from ..sentences import translated
 from .mirrored import MirroredAdmin, Options, freshness_context, shown_time
 from .update_flow import UpdateFlow
-from .wording import causes, counts_words, explain, stop_words, written_again
+from .wording import causes, counts_words, explain, stop_words, verb_words, written_again
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
@@ -178,13 +179,8 @@ class BulkUpdateAdmin(UpdateFlow, MirroredAdmin[BulkUpdate]):
         counts = bulk_update.known_counts()
         total = sum(counts.values())
         items = _first_items(bulk_update, counts)
-        verb = (
-            _("Reactivate %d conversations")
-            if bulk_update.is_active
-            else _("Deactivate %d conversations")
-        )
         return {
-            "title": verb % total,
+            "title": verb_words(bulk_update.is_active, total),
             "subtitle": _("Update %d") % bulk_update.pk,
             "show_save": False,
             "show_save_and_continue": False,
@@ -215,7 +211,8 @@ class BulkUpdateAdmin(UpdateFlow, MirroredAdmin[BulkUpdate]):
         if bulk_update.finished_at:
             facts.append((_("Finished"), shown_time(bulk_update.finished_at)))
         if bulk_update.reason:
-            facts.append((_("Reason"), bulk_update.reason))
+            reason = bulk_update.reason
+            facts.append((_("Reason"), translated(reason) if bulk_update.undo_of_id else reason))
         if bulk_update.selection:
             facts.append((_("Selection"), bulk_update.selection))
         if bulk_update.undo_of_id:
@@ -282,6 +279,7 @@ def _cause(item: BulkUpdateItem) -> str:
         return _("Bland asked us to come back at %s.") % when
     if item.state in (State.FAILED, State.UNKNOWN, State.CANCELLED):
         cause = explain(item.error_code, item.http_status, item.message)
-        words = f" ({item.message})" if item.state == State.CANCELLED and item.message else ""
+        told = translated(item.message)
+        words = f" ({told})" if item.state == State.CANCELLED and told else ""
         return f"{cause.what}{words}. {cause.next_step}".strip()
     return ""

@@ -16,7 +16,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST, require_safe
 
 from .. import sync, updates
@@ -25,6 +25,7 @@ from ..exceptions import BlandError, BlandNotFoundError
 from ..models import BulkUpdate, Conversation
 from ..pacing import Allowance
 from ..payloads import is_conversation_id
+from ..sentences import translated
 from ..sync import refresh
 from ..transactions import after_commit
 from .bulk_updates import BulkUpdateAdmin
@@ -298,7 +299,7 @@ class ConversationPage(MirroredAdmin[Conversation]):
             self.message_user(request, text, messages.WARNING)
         except BlandError as error:
             text = _("Not refreshed: %s. What you see is the last copy.")
-            self.message_user(request, text % error, messages.ERROR)
+            self.message_user(request, text % translated(error), messages.ERROR)
         else:
             self.message_user(request, _("Copied from Bland just now."), messages.SUCCESS)
 
@@ -337,7 +338,11 @@ class ConversationPage(MirroredAdmin[Conversation]):
                 selection=selection_words(request),
             )
         except updates.SelectionTooLargeError as error:
-            text = _("More than %s conversations at once: narrow the selection with a filter.")
+            text = ngettext(
+                "More than %s conversation at once: narrow the selection with a filter.",
+                "More than %s conversations at once: narrow the selection with a filter.",
+                error.limit,
+            )
             self.message_user(request, text % number_words(error.limit), messages.ERROR)
         except updates.EmptySelectionError:
             self.message_user(request, _("No conversation was selected."), messages.WARNING)

@@ -20,6 +20,7 @@ from ..conf import get_settings
 from ..exceptions import BlandConfigurationError
 from ..models import Conversation
 from ..search import find, parse_search, single_id
+from ..sentences import translated
 from ..sync import is_mirror_empty, refresh_many
 from ..transactions import after_commit
 from .conversation_page import ConversationPage
@@ -226,7 +227,7 @@ class ConversationAdmin(ConversationPage):
         try:
             refreshed = refresh_many(ids, seconds=get_settings().inline_seconds)
         except BlandConfigurationError as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, translated(error), messages.ERROR)
             return
         for level, text in refresh_words(refreshed):
             self.message_user(request, text, level)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.functional import cached_property
@@ -21,6 +22,7 @@ from ..client import get_client
 from ..conf import get_settings
 from ..exceptions import BlandConfigurationError
 from ..payloads import EPOCH
+from ..sentences import translated
 from ..sync import last_copied_at
 
 COUNT_CAP = 10_000
@@ -79,13 +81,23 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         return [field.name for field in self.opts.fields]
 
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The History, whose entries are kept in English, in the reader's language."""
+        response = super().history_view(request, object_id, extra_context)
+        if isinstance(response, TemplateResponse) and response.context_data is not None:
+            for entry in response.context_data["action_list"]:
+                entry.change_message = translated(entry.change_message)
+        return response
+
 
 def connection_problem() -> str:
     """Why Bland cannot be asked at all, in words, or ``""``."""
     try:
         get_client()
     except BlandConfigurationError as error:
-        return str(error)
+        return translated(error)
     return ""
 
 

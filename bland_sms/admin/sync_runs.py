@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import SyncRun
+from ..sentences import translated
 from .mirrored import MirroredAdmin, Options, shown_time
 
 
@@ -20,13 +23,13 @@ class SyncRunAdmin(MirroredAdmin[SyncRun]):
     list_display: Options = (
         "started",
         "mode",
-        "trigger",
+        "shown_trigger",
         "shown_status",
         "seen",
         "created",
         "changed",
         "failed",
-        "error",
+        "shown_error",
     )
     list_filter: ClassVar[Options] = ("status",)
     ordering: ClassVar[Options] = ("-pk",)
@@ -35,6 +38,26 @@ class SyncRunAdmin(MirroredAdmin[SyncRun]):
     @admin.display(description=gettext_lazy("Started"))
     def started(self, run: SyncRun) -> SafeString | str:
         return shown_time(run.started_at)
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        return ["id", *self.list_display, "requested_by", "finished_at"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        return self.get_fields(request, obj)
+
+    @admin.display(description=gettext_lazy("Trigger"))
+    def shown_trigger(self, run: SyncRun) -> str:
+        known = {
+            "admin": _("Admin"),
+            "api": _("API"),
+            "command": _("Command"),
+            "task": _("Schedule"),
+        }
+        return known.get(run.trigger, run.trigger)
+
+    @admin.display(description=gettext_lazy("Error"))
+    def shown_error(self, run: SyncRun) -> str:
+        return translated(run.error)
 
     @admin.display(description=gettext_lazy("State"))
     def shown_status(self, run: SyncRun) -> str:

@@ -25,16 +25,18 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST, require_safe
 
 from .. import updates
 from ..conf import get_settings
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
+from ..sentences import translated
 from ..transactions import after_commit
 from .confirmation import TICK_OVER, ConfirmForm, duration_words, preview
 from .mirrored import ModelAdmin, freshness_context
 from .spreadsheet import csv_response
-from .wording import counts_words, number_words, outcome
+from .wording import counts_words, number_words, outcome, verb_words
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
@@ -144,7 +146,8 @@ class UpdateFlow(ModelAdmin[BulkUpdate]):
         shown = preview(draft)
         tick = ""
         if shown.total > TICK_OVER:
-            tick = _("Yes, %s conversations") % number_words(shown.total)
+            words = ngettext("Yes, %s conversation", "Yes, %s conversations", shown.total)
+            tick = words % number_words(shown.total)
         form = ConfirmForm(request.POST if request.method == "POST" else None, tick=tick)
         if request.method == "POST" and shown.to_change and form.is_valid():
             reason = form.cleaned_data["reason"]
@@ -156,7 +159,7 @@ class UpdateFlow(ModelAdmin[BulkUpdate]):
             **freshness_context(),
             "opts": self.opts,
             "media": self.media + form.media,
-            "title": self._verb(draft.is_active, shown.total),
+            "title": verb_words(draft.is_active, shown.total),
             "draft": draft,
             "preview": shown,
             "duration": duration_words(shown.seconds),
@@ -167,11 +170,6 @@ class UpdateFlow(ModelAdmin[BulkUpdate]):
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, self.confirm_template, context)
-
-    def _verb(self, is_active: bool, number: int) -> str:
-        if is_active:
-            return _("Reactivate %s conversations") % number_words(number)
-        return _("Deactivate %s conversations") % number_words(number)
 
     def _back(self, request: HttpRequest) -> str:
         """The filtered list that the selection came from; nothing but our own list."""
@@ -367,7 +365,7 @@ def _rows_of(items: list[BulkUpdateItem]) -> Iterator[tuple[Any, ...]]:
             item.state,
             item.http_status,
             item.error_code,
-            item.message,
+            translated(item.message),
             item.attempts,
             item.finished_at,
         )

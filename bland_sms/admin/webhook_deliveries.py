@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from ..conf import get_settings
 from ..deliveries import Worked, reprocess
 from ..models import Conversation, WebhookDelivery
+from ..sentences import translated
 from ..transactions import after_commit
 from .mirrored import MirroredAdmin, Options, shown_text, shown_time
 
@@ -34,7 +35,7 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
     list_display: Options = (
         "received",
         "conversation",
-        "kind",
+        "shown_kind",
         "status",
         "reason_words",
         "shown_state",
@@ -98,6 +99,11 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
         except NoReverseMatch:
             return conversation_id
         return format_html('<a href="{}">{}</a>', url, conversation_id)
+
+    @admin.display(description=gettext_lazy("Kind"))
+    def shown_kind(self, delivery: WebhookDelivery) -> str:
+        known = {"message": _("message"), "status": _("status")}
+        return known.get(delivery.kind, delivery.kind)
 
     @admin.display(description=gettext_lazy("Reason"))
     def reason_words(self, delivery: WebhookDelivery) -> SafeString | str:
@@ -175,5 +181,5 @@ def _words(worked: Worked) -> list[tuple[int, str]]:
         values = {"conversation": conversation_id, "cause": _explain(code)}
         told.append((messages.ERROR, _("Not copied: %(conversation)s: %(cause)s") % values))
     if worked.stop is not None:
-        told.append((messages.ERROR, _("Bland refuses to answer: %s.") % worked.stop))
+        told.append((messages.ERROR, _("Bland refuses to answer: %s.") % translated(worked.stop)))
     return told or [(messages.WARNING, _("Nothing to process: these name no conversation."))]

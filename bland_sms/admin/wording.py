@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, SyncRun
+from ..sentences import translated
 from ..sync import Refreshed
 
 State = BulkUpdateItem.State
@@ -60,7 +61,7 @@ def explain(code: str, http_status: int | None, words: str = "") -> Cause:
     if http_status is not None and http_status >= 500:
         return Cause(_("Bland had an error of its own (%s)") % status, _("Retry in a while."))
     what = _("Bland refused it (%s)") % status
-    return Cause(f"{what}: {words}" if words else what, "")
+    return Cause(f"{what}: {translated(words)}" if words else what, "")
 
 
 def stop_words(bulk_update: BulkUpdate) -> str:
@@ -68,11 +69,8 @@ def stop_words(bulk_update: BulkUpdate) -> str:
     known = {
         "AUTH_FAILURE": _("Bland refused the key (401)."),
         "outage": _("Bland does not answer."),
-        "wrong_account": _(
-            "Bland knows none of the first 20 conversations: this looks like another account's key."
-        ),
     }
-    return known.get(bulk_update.stop_code, bulk_update.stop_message)
+    return known.get(bulk_update.stop_code) or translated(bulk_update.stop_message)
 
 
 class Told(NamedTuple):
@@ -95,20 +93,28 @@ def number_words(number: int) -> str:
     return number_format(number, force_grouping=True)
 
 
+def verb_words(is_active: bool, number: int) -> str:
+    """Such as "Deactivate 3,200 conversations"."""
+    if is_active:
+        words = ngettext("Reactivate %s conversation", "Reactivate %s conversations", number)
+    else:
+        words = ngettext("Deactivate %s conversation", "Deactivate %s conversations", number)
+    return words % number_words(number)
+
+
 def counts_words(counts: dict[str, int], separator: str = " · ") -> str:
     """Such as "25 changed · 4 failed · 8 waiting"."""
+    number = {state: counts.get(state, 0) for state in State.values}
     words = {
-        State.CHANGED: _("%s changed"),
-        State.UNCHANGED: _("%s already so"),
-        State.FAILED: _("%s failed"),
-        State.UNKNOWN: _("%s unknown"),
-        State.RUNNING: _("%s running"),
-        State.WAITING: _("%s waiting"),
-        State.CANCELLED: _("%s left out"),
+        State.CHANGED: ngettext("%s changed", "%s changed", number[State.CHANGED]),
+        State.UNCHANGED: ngettext("%s already so", "%s already so", number[State.UNCHANGED]),
+        State.FAILED: ngettext("%s failed", "%s failed", number[State.FAILED]),
+        State.UNKNOWN: ngettext("%s unknown", "%s unknown", number[State.UNKNOWN]),
+        State.RUNNING: ngettext("%s running", "%s running", number[State.RUNNING]),
+        State.WAITING: ngettext("%s waiting", "%s waiting", number[State.WAITING]),
+        State.CANCELLED: ngettext("%s left out", "%s left out", number[State.CANCELLED]),
     }
-    told = [
-        text % number_words(counts[state]) for state, text in words.items() if counts.get(state)
-    ]
+    told = [text % number_words(number[state]) for state, text in words.items() if number[state]]
     return separator.join(told)
 
 
@@ -172,7 +178,7 @@ def causes(bulk_update: BulkUpdate) -> list[CauseCount]:
     for state, code, http_status, words, number in groups:
         cause = explain(code, http_status, words)
         if state == State.CANCELLED and words:
-            cause = Cause(f"{cause.what} ({words})", cause.next_step)
+            cause = Cause(f"{cause.what} ({translated(words)})", cause.next_step)
         merged[(state, cause)] = merged.get((state, cause), 0) + number
     rank = [State.FAILED, State.UNKNOWN, State.CANCELLED]
     found = [CauseCount(state, number, cause) for (state, cause), number in merged.items()]
@@ -252,8 +258,9 @@ def sync_words(run: SyncRun) -> tuple[str, int]:
         return text, messages.WARNING
     if run.seen:
         text = _("Not all was copied: %(error)s. So far %(created)d new, %(changed)d changed.")
-        return text % {"error": run.error, **counts}, messages.WARNING
-    return _("Nothing was copied: %s. What you see is the last copy.") % run.error, messages.ERROR
+        return text % {"error": translated(run.error), **counts}, messages.WARNING
+    text = _("Nothing was copied: %s. What you see is the last copy.")
+    return text % translated(run.error), messages.ERROR
 
 
 def refresh_words(refreshed: Refreshed) -> list[tuple[int, str]]:
@@ -277,16 +284,11 @@ def refresh_words(refreshed: Refreshed) -> list[tuple[int, str]]:
         told.append((messages.WARNING, text % count(number)))
     causes: dict[str, int] = {}
     for error in refreshed.failed.values():
-        causes[str(error)] = causes.get(str(error), 0) + 1
+        cause = translated(error)
+        causes[cause] = causes.get(cause, 0) + 1
     for cause, number in causes.items():
-        told.append(
-            (
-                messages.ERROR,
-                _("%(count)d not refreshed: %(cause)s.")
-                % {
-                    "count": number,
-                    "cause": cause,
-                },
-            )
+        text = ngettext(
+            "%(count)d not refreshed: %(cause)s.", "%(count)d not refreshed: %(cause)s.", number
         )
+        told.append((messages.ERROR, text % {"count": number, "cause": cause}))
     return told

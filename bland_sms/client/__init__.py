@@ -19,7 +19,9 @@ from typing import Any, Literal, NamedTuple
 import requests
 import urllib3
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
+from .. import sentences
 from ..conf import BlandSettings, check_api_key, get_settings, normalise_base_url
 from ..exceptions import (
     TRANSIENT_ERRORS,
@@ -88,9 +90,7 @@ def conversation_path(conversation_id: str) -> str:
     dot segments, and dots need no escape.
     """
     if not is_conversation_id(conversation_id):
-        raise BlandInvalidIdError(
-            f"{str(conversation_id)[:40]!r} is not a conversation id: letters, digits, - and _ only"
-        )
+        raise BlandInvalidIdError(sentences.NO_ID % {"id": repr(str(conversation_id)[:40])})
     return f"{CONVERSATIONS}/{conversation_id}"
 
 
@@ -162,13 +162,13 @@ class BlandClient:
         )
         told = {k: v for k, v in unwrap(answer.body).items() if k not in ENVELOPE}
         if not told:
-            raise BlandPayloadError("Bland answered about no conversation")
+            raise BlandPayloadError(gettext_noop("Bland answered about no conversation"))
         data = {"id": conversation_id, **told}
         payload = ConversationPayload.from_json(
             data, observed_at=answer.observed_at, answered_at=answer.answered_at
         )
         if payload.id != conversation_id:
-            raise BlandPayloadError("Bland answered about another conversation")
+            raise BlandPayloadError(gettext_noop("Bland answered about another conversation"))
         return payload
 
     def list_conversations(
@@ -250,7 +250,9 @@ class BlandClient:
         for attempt in itertools.count(1):
             if not self.pacer.wait(allowance):
                 if failure is None:
-                    raise BlandNotSentError("not asked: the time was up or the job was stopped")
+                    raise BlandNotSentError(
+                        gettext_noop("not asked: the time was up or the job was stopped")
+                    )
                 failure.gave_up = GaveUp.TIME
                 raise failure
             allowance.sent[method] += 1
@@ -369,12 +371,14 @@ def _read(response: requests.Response, max_bytes: int) -> bytes:
     """The body, as long as it is plain and not too long. The socket enforces the deadline."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise BlandOutcomeUnknownError("Bland's answer is compressed, which nobody asked for")
+        raise BlandOutcomeUnknownError(
+            gettext_noop("Bland's answer is compressed, which nobody asked for")
+        )
     chunks, size = [], 0
     for chunk in response.iter_content(_CHUNK_BYTES):
         size += len(chunk)
         if size > max_bytes:
-            raise BlandOutcomeUnknownError(f"Bland's answer is longer than {max_bytes} bytes")
+            raise BlandOutcomeUnknownError(sentences.TOO_LONG % {"number": max_bytes})
         chunks.append(chunk)
     return b"".join(chunks)
 

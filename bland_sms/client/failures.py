@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import requests
 import urllib3
+from django.utils.translation import gettext_noop
 
 from ..exceptions import (
     BlandAPIError,
@@ -51,7 +52,9 @@ def api_error(
         kind = BlandUnavailableError
     elif 300 <= status_code < 400:
         code = "redirected"
-        message = "Bland redirects elsewhere, which is not followed: check BLAND_SMS['BASE_URL']"
+        message = gettext_noop(
+            "Bland redirects elsewhere, which is not followed: check BLAND_SMS['BASE_URL']"
+        )
     return kind(status_code, code, message, retry_after_seconds=retry_after_seconds)
 
 
@@ -62,8 +65,10 @@ def translate(error: Exception) -> BlandError:
         isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) for cause in causes
     ):
         return BlandTLSError(
-            "The server's certificate was refused, or it does not speak TLS: check "
-            "BLAND_SMS['BASE_URL'] and BLAND_SMS['CA_BUNDLE']"
+            gettext_noop(
+                "The server's certificate was refused, or it does not speak TLS: check "
+                "BLAND_SMS['BASE_URL'] and BLAND_SMS['CA_BUNDLE']"
+            )
         )
     if isinstance(
         error,
@@ -75,7 +80,9 @@ def translate(error: Exception) -> BlandError:
             urllib3.exceptions.LocationValueError,
         ),
     ):
-        return BlandConfigurationError("BLAND_SMS['BASE_URL'] or ['PROXIES'] is not a usable URL")
+        return BlandConfigurationError(
+            gettext_noop("BLAND_SMS['BASE_URL'] or ['PROXIES'] is not a usable URL")
+        )
     never_sent = (
         requests.ConnectTimeout,
         requests.exceptions.ProxyError,
@@ -83,10 +90,12 @@ def translate(error: Exception) -> BlandError:
         urllib3.exceptions.ConnectTimeoutError,
     )
     if any(isinstance(cause, never_sent) for cause in causes):
-        return BlandConnectionError("Bland could not be reached")
+        return BlandConnectionError(gettext_noop("Bland could not be reached"))
     if any(isinstance(cause, (requests.Timeout, TimeoutError)) for cause in causes):
-        return BlandOutcomeUnknownError("Bland did not answer in time")
-    return BlandOutcomeUnknownError("the connection to Bland broke before its answer was complete")
+        return BlandOutcomeUnknownError(gettext_noop("Bland did not answer in time"))
+    return BlandOutcomeUnknownError(
+        gettext_noop("the connection to Bland broke before its answer was complete")
+    )
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import requests
 import urllib3
+from django.utils.translation import gettext_noop
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 
 from .. import __version__
@@ -131,7 +132,7 @@ def build_session(settings: BlandSettings) -> requests.Session:
             context = ssl.create_default_context(cafile=bundle)
     except OSError:
         raise BlandConfigurationError(
-            "BLAND_SMS['CA_BUNDLE'] is not a readable file or folder of certificates"
+            gettext_noop("BLAND_SMS['CA_BUNDLE'] is not a readable file or folder of certificates")
         ) from None
     session = _Session()
     session.trust_env = False  # no proxies, .netrc or CA bundle of the environment

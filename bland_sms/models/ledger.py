@@ -79,8 +79,8 @@ class BulkUpdate(models.Model):
         indexes = [models.Index(fields=["status", "id"], name="bland_sms_update_status")]
 
     def __str__(self) -> str:
-        verb = _("reactivate") if self.is_active else _("deactivate")
-        return f"{_('Update')} {self.pk}: {verb}"
+        words = _("Update %s: reactivate") if self.is_active else _("Update %s: deactivate")
+        return str(words % self.pk)
 
     @property
     def permission(self) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, OperationalError, router, transaction
+from django.utils.translation import gettext_noop
 
 from ..client import BlandClient, Dialect, get_client
 from ..exceptions import STOPPING_ERRORS, BlandAPIError, BlandError, BlandNotSentError
@@ -38,8 +39,10 @@ OVERLAP = timedelta(minutes=10)
 """How far before the watermark the next run begins: Bland's servers may differ by as much."""
 TURN_SECONDS = 1.0
 PAGES_WORTH_A_SPLIT = 3
-STOPPED = "not finished in time: the next sync goes on from here"
-UNTRUSTED = "Bland ignored the order or the filter asked for: the list cannot be trusted"
+STOPPED = gettext_noop("not finished in time: the next sync goes on from here")
+UNTRUSTED = gettext_noop(
+    "Bland ignored the order or the filter asked for: the list cannot be trusted"
+)
 
 
 def run(

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from django.db.models import QuerySet
+from django.utils.translation import gettext_noop
 
+from .. import sentences
 from ..exceptions import BlandNotFoundError
 from ..mirror import mark_missing
 from ..models import Conversation
@@ -39,9 +41,9 @@ def confirm_missing(
         was_found = was_found or bool(refreshed.copied)
         if refreshed.failed:
             cause = next(iter(refreshed.failed.values()))
-            return f"not every conversation that was not listed could be looked at: {cause}"
+            return sentences.NOT_LOOKED_AT % {"cause": cause}
         if len(missing) > most or (are_many and not was_found):
-            return (
+            return gettext_noop(
                 "Bland lists and finds too few of the conversations in the mirror to be believed, "
                 "so none was marked as missing: is this another account's key?"
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import IntegrityError, router, transaction
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from ..models import Conversation, SyncRun
 
@@ -29,7 +30,7 @@ def begin(run: SyncRun) -> bool:
         lease_key=None,
         lease_token=None,
         status=Status.INCOMPLETE,
-        error="its process ended in the middle",
+        error=gettext_noop("its process ended in the middle"),
         finished_at=now,
     )
     run.lease_key, run.lease_token, run.lease_until = LEASE_KEY, uuid.uuid4(), now + LEASE
@@ -39,7 +40,7 @@ def begin(run: SyncRun) -> bool:
     except IntegrityError:
         run.lease_key = run.lease_token = run.lease_until = None
         run.status, run.finished_at = Status.SKIPPED, now
-        run.error = "another sync is running"
+        run.error = gettext_noop("another sync is running")
         run.save()
         return False
     return True

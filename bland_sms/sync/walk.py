@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext_noop
 
 from ..client import ListFilter
 from ..payloads import ConversationPage, ConversationPayload
@@ -93,7 +94,7 @@ class Range:
         fresh = [payload for payload in page.conversations if payload.id not in self._seen]
         self.refused += len(page.refused - self._seen)
         if page.conversations and not times:
-            raise StuckError("Bland lists conversations without a usable time", fresh)
+            raise StuckError(gettext_noop("Bland lists conversations without a usable time"), fresh)
         newest = floor(times[-1]) if times else query.at_least
         if newest is not None and (query.at_least is None or newest > query.at_least):
             self._move(newest)

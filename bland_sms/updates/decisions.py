@@ -8,7 +8,9 @@ from django.apps import apps
 from django.db import router, transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
+from .. import sentences
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
 from .items import cancel_items, come_to_rest, finish_if_done, release_dead_claims
 from .ledger import drop_already_queued, prepare
@@ -32,9 +34,9 @@ def cancel(bulk_update: BulkUpdate, user: Any = None) -> bool:
         )
         if cancelled:
             waiting = bulk_update.items.filter(state=State.WAITING)
-            who = f"by {user.get_username()}" if user is not None else ""
+            who = sentences.BY % {"who": user.get_username()} if user is not None else ""
             cancel_items(list(waiting.values_list("pk", flat=True)), "cancelled", who)
-            _note(bulk_update, user, "Cancelled the rest.")
+            _note(bulk_update, user, gettext_noop("Cancelled the rest."))
             release_dead_claims()
             if not bulk_update.items.filter(state=State.RUNNING).exists():
                 come_to_rest(bulk_update.pk)
@@ -49,7 +51,7 @@ def proceed(bulk_update: BulkUpdate, user: Any = None) -> bool:
             status=Status.QUEUED, stop_code="", stop_message="", finished_at=None
         )
         if queued:
-            _note(bulk_update, user, "Continued.")
+            _note(bulk_update, user, gettext_noop("Continued."))
     bulk_update.refresh_from_db()
     return bool(queued)
 
@@ -73,7 +75,7 @@ def retry(bulk_update: BulkUpdate, user: Any = None) -> int:
         fresh = {"state": State.WAITING, "finished_at": None, "not_before": None}
         number = again.filter(state=State.UNKNOWN).update(**fresh, error_code="no_answer")
         number += again.filter(state=State.FAILED).update(**fresh, error_code="")
-        _note(bulk_update, user, f"Retried {number}.")
+        _note(bulk_update, user, sentences.RETRIED % {"number": number})
         drop_already_queued(bulk_update, using)
         finish_if_done(bulk_update.pk)
     bulk_update.refresh_from_db()
@@ -114,11 +116,11 @@ def undo(
             undoable(bulk_update),
             not bulk_update.is_active,
             requested_by=user,
-            reason=f"Undo of update {bulk_update.pk}",
+            reason=sentences.UNDO_OF % {"number": bulk_update.pk},
             source=source,
             undo_of=bulk_update,
         )
-        _note(bulk_update, user, f"Undone by update {opposite.pk}.")
+        _note(bulk_update, user, sentences.UNDONE_BY % {"number": opposite.pk})
     return opposite
 
 

@@ -24,7 +24,9 @@ from django.db import (
 )
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
+from .. import sentences
 from ..client import BlandClient, get_client
 from ..exceptions import BlandConfigurationError, BlandError
 from ..mirror import mark_missing, write_in_halves
@@ -219,14 +221,13 @@ class _Drive:
         if result.stop is not None:
             self._stop(result.stop.code, _stop_message(result.stop))
         elif result.is_outage:
-            self._stop("outage", "Bland does not answer.")
+            self._stop("outage", gettext_noop("Bland does not answer."))
         if result.verdict is Verdict.NOT_FOUND and not self.is_right_account:
             self.not_found.append(result)
             if len(self.not_found) >= FIRST_ANSWERS:
                 self._stop(
                     "wrong_account",
-                    f"Bland knows none of the first {FIRST_ANSWERS} conversations: "
-                    "this looks like another account's key.",
+                    sentences.WRONG_ACCOUNT % {"number": FIRST_ANSWERS},
                 )
         elif result.verdict is Verdict.NOT_FOUND:
             self.not_found.append(result)
@@ -329,7 +330,7 @@ class _Drive:
         )
         asked = set(newer)
         superseded = [pk for pk, item in candidates.items() if item.conversation_id in asked]
-        cancel_items(superseded, "superseded", "a newer update asks for the opposite")
+        cancel_items(superseded, "superseded", "")
         return superseded
 
     def _waits_for_another(self) -> bool:
@@ -373,7 +374,7 @@ class _Drive:
         """The database refuses this one row whatever we do: the item says so, alone."""
         result.payloads = []
         result.verdict, result.error_code = Verdict.FAILED, "not_stored"
-        result.message = f"Bland answered, but the database refused the row ({error})"
+        result.message = sentences.ROW_REFUSED % {"error": error}
         self._write([result])
 
     def _close(self) -> None:
@@ -426,21 +427,27 @@ def _refusal(bulk_update: BulkUpdate) -> str:
     user = bulk_update.requested_by
     if user is None:
         if bulk_update.requested_by_name and bulk_update.source != BulkUpdate.Source.COMMAND:
-            return f"{bulk_update.requested_by_name} has no account any more."
+            return sentences.NO_ACCOUNT % {"who": bulk_update.requested_by_name}
         return ""
     fresh = get_user_model()._default_manager.get(pk=user.pk)
     if not fresh.is_active:
-        return f"The account of {bulk_update.requested_by_name} is not active any more."
+        return sentences.NOT_ACTIVE % {"who": bulk_update.requested_by_name}
     if not fresh.has_perm(bulk_update.permission):
-        return f"{bulk_update.requested_by_name} lacks the permission {bulk_update.permission}."
+        return sentences.NO_PERMISSION % {
+            "who": bulk_update.requested_by_name,
+            "permission": bulk_update.permission,
+        }
     return ""
 
 
 def _stop_message(error: BlandError) -> str:
     if error.status_code == 401:
-        return "Bland refused the key (401)."
+        return gettext_noop("Bland refused the key (401).")
     if error.status_code == 403:
-        return f"Bland refuses this account (403): {getattr(error, 'message', '')}".rstrip(": ")
+        words = getattr(error, "message", "")
+        if words:
+            return sentences.ACCOUNT_REFUSED % {"words": words}
+        return gettext_noop("Bland refuses this account (403).")
     if error.status_code == 404:
-        return "Bland has no such address (404): check BLAND_SMS['BASE_URL']."
+        return gettext_noop("Bland has no such address (404): check BLAND_SMS['BASE_URL'].")
     return f"{error}."

@@ -23,6 +23,7 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from .. import sentences
 from ..conf import get_settings
 from ..exceptions import BlandInvalidIdError
 from ..models import OPEN_STATES, BulkUpdate, BulkUpdateItem, Conversation
@@ -216,7 +217,7 @@ def _supersede_older(bulk_update: BulkUpdate, using: str) -> None:
     for item_id, update_id in older.values_list("pk", "bulk_update_id"):
         found.setdefault(update_id, []).append(item_id)
     for update_id, item_ids in found.items():
-        cancel_items(item_ids, "superseded", f"update {bulk_update.pk}{_by(bulk_update)}")
+        cancel_items(item_ids, "superseded", _named(bulk_update.pk, bulk_update.requested_by_name))
         finish_if_done(update_id)
 
 
@@ -232,17 +233,17 @@ def drop_already_queued(bulk_update: BulkUpdate, using: str) -> None:
     ):
         found.setdefault((update_id, name), []).append(conversation_id)
     for (update_id, name), conversation_ids in found.items():
-        by = f" by {name}" if name else ""
         for some in slices(conversation_ids):
             mine = BulkUpdateItem.objects.using(using).filter(
                 bulk_update=bulk_update, conversation_id__in=some
             )
             item_ids = list(mine.values_list("pk", flat=True))
-            cancel_items(item_ids, "already_queued", f"update {update_id}{by}")
+            cancel_items(item_ids, "already_queued", _named(update_id, name))
 
 
-def _by(bulk_update: BulkUpdate) -> str:
-    return f" by {bulk_update.requested_by_name}" if bulk_update.requested_by_name else ""
+def _named(update_id: int, who: str) -> str:
+    words = sentences.UPDATE_BY if who else sentences.UPDATE
+    return words % {"number": update_id, "who": who}
 
 
 def carry_out(

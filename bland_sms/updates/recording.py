@@ -8,6 +8,7 @@ from datetime import timedelta
 from django.apps import apps
 from django.utils import timezone
 
+from .. import sentences
 from ..mirror import Applied, Payload, apply_page
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
 from ..payloads import UpdatePayload
@@ -100,10 +101,10 @@ def _write_history(
         if columns["state"] == State.CHANGED
     ]
     if changed:
-        verb = "Reactivated" if bulk_update.is_active else "Deactivated"
+        told = sentences.REACTIVATED_IN if bulk_update.is_active else sentences.DEACTIVATED_IN
         LogEntry.objects.log_actions(
             user.pk,
             Conversation.objects.filter(pk__in=changed).only("user_digits"),
             CHANGE,
-            f"{verb} at Bland in bulk update {bulk_update.pk}.",
+            told % {"number": bulk_update.pk},
         )

@@ -26,6 +26,7 @@ from bland_sms.exceptions import (
     BlandUnavailableError,
 )
 from bland_sms.pacing import Allowance
+from bland_sms.sentences import translated
 
 SLOW_SECONDS = 5.0
 OK, BAD, UNKNOWN = "ok", "bad", "unknown"
@@ -97,7 +98,7 @@ def look() -> Finding:
         client = get_client()
     except BlandConfigurationError as error:
         words = _("Bland cannot be asked: %(error)s.")
-        return Finding(code="bad_url", host=BAD, message=words % {"error": error})
+        return Finding(code="bad_url", host=BAD, message=words % {"error": translated(error)})
     began = time.monotonic()
     try:
         page = client.list_conversations(page_size=1, allowance=Allowance(attempts=1))
@@ -129,7 +130,7 @@ def _well(base_url: str, *, is_empty: bool) -> Finding:
 def judge(error: BlandError, base_url: str) -> Finding:
     """What a failed call says about key, host and plan."""
     finding = _judge_answer(error) if isinstance(error, BlandAPIError) else _judge_silence(error)
-    finding.message %= {"url": base_url, "error": error}
+    finding.message %= {"url": base_url, "error": translated(error)}
     return finding
 
 
