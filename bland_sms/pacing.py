@@ -194,7 +194,9 @@ class Pacer:
             # Once for each call, however long nobody called: an idle hour proves nothing.
             factor = RECOVERY_PER_SECOND if self._was_refused else 2.0
             self._rate = min(TOP_RATE, self._rate * factor)
-            self._changed_at = now
+            # In step, however late the call came that made it; but see above.
+            is_late = now - self._changed_at >= 2 * pause
+            self._changed_at = now if is_late else self._changed_at + pause
 
 
 def back_off_seconds(attempt: int, retry_after_seconds: float | None) -> float | None:
