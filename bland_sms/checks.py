@@ -65,7 +65,8 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             found.append(_wrong_kind(problem))
         else:
             hint = _("The settings are listed in docs/settings.md. Their names are upper case.")
-            found.append(Error(f"{problem}.", hint=hint, id="bland_sms.E002"))
+            words = problem if problem.endswith("?") else f"{problem}."
+            found.append(Error(words, hint=hint, id="bland_sms.E002"))
     return found
 
 

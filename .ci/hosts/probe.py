@@ -17,6 +17,7 @@ from django.contrib.admin.utils import quote
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.test import Client
+from django.utils.translation import gettext, override
 
 from bland_sms.models import BulkUpdate, Conversation
 from bland_sms.sandbox import BlandSandbox, seed_account
@@ -52,6 +53,8 @@ def look_around() -> None:
     change = f"conversation/{quote(one.pk)}/change/"
     for page in ("", "conversation/", change, "bulkupdate/", "syncrun/", "webhookdelivery/"):
         assert staff().get(ADMIN + page).status_code == 200, page
+    with override("es"):
+        assert gettext("Deactivate selected conversations").startswith("Desactivar")
 
 
 def deactivate(sandbox: BlandSandbox) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from ..models import BulkUpdateItem, Conversation, Message
 from .mirrored import shown_text
@@ -86,7 +87,7 @@ def transcript_text(conversation: Conversation) -> str:
 
 def _entry(message: Message) -> Entry:
     labels = {"USER": _("Customer"), "AGENT": _("Agent"), "HUMAN": _("Rep")}
-    delivery = message.status
+    delivery = _delivery_words(message.status)
     if message.error_code:
         delivery = f"{delivery} ({message.error_code})" if delivery else message.error_code
     return Entry(
@@ -97,6 +98,20 @@ def _entry(message: Message) -> Entry:
         delivery=delivery,
         attachments=_links(message.attachments),
     )
+
+
+def _delivery_words(status: str) -> str:
+    """Bland's word for how far a message came; one that is not documented as it is."""
+    known = {
+        "pending": pgettext("message", "pending"),
+        "queued": pgettext("message", "queued"),
+        "sent": pgettext("message", "sent"),
+        "delivered": pgettext("message", "delivered"),
+        "read": pgettext("message", "read"),
+        "failed": pgettext("message", "failed"),
+        "undelivered": pgettext("message", "undelivered"),
+    }
+    return known.get(status, status)
 
 
 def _links(attachments: Any) -> tuple[str, ...]:

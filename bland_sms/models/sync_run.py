@@ -67,4 +67,7 @@ class SyncRun(models.Model):
         indexes = [models.Index(fields=["status", "id"], name="bland_sms_sync_status")]
 
     def __str__(self) -> str:
-        return f"{self.mode} {self.pk}: {self.status}"
+        return _("Sync %(number)s: %(state)s") % {
+            "number": self.pk,
+            "state": self.get_status_display(),
+        }

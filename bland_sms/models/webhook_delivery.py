@@ -58,4 +58,4 @@ class WebhookDelivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.conversation_id or '?'} {self.kind} {self.state}"
+        return f"{self.conversation_id or '?'}: {self.get_state_display()}"

@@ -92,7 +92,7 @@ def prepare(
     ids = None if isinstance(selected, QuerySet) else list(dict.fromkeys(selected))
     for conversation_id in ids or ():
         if not is_conversation_id(conversation_id):
-            raise BlandInvalidIdError(f"{str(conversation_id)[:40]!r} is not a conversation id")
+            raise BlandInvalidIdError(sentences.NO_ID % {"id": repr(str(conversation_id)[:40])})
     using = router.db_for_write(BulkUpdate)
     with transaction.atomic(using=using):
         bulk_update = BulkUpdate.objects.using(using).create(
