@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -27,8 +26,6 @@ from .wording import causes, counts_words, explain, stop_words, verb_words, writ
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
 ITEMS_SHOWN = 200
-ABANDONED_AFTER = timedelta(minutes=2)
-"""A worker that was asked for so long ago and never came is not waited for any longer."""
 FAILURES_FIRST = (
     State.FAILED,
     State.UNKNOWN,
@@ -258,9 +255,7 @@ def _is_abandoned(bulk_update: BulkUpdate) -> bool:
     return (
         bulk_update.status in (Status.QUEUED, Status.RUNNING)
         and bulk_update.dispatched_at is not None
-        and not bulk_update.has_live_lease
-        and max(bulk_update.dispatched_at, bulk_update.lease_until or bulk_update.dispatched_at)
-        < timezone.now() - ABANDONED_AFTER
+        and updates.driver_of(bulk_update) == "nobody"
     )
 
 

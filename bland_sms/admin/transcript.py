@@ -12,12 +12,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
 from ..models import BulkUpdateItem, Conversation, Message
+from ..models.conversation import SYNTHETIC_TEXT
 from .mirrored import shown_text
 
 NEWEST_SHOWN = 200
 EVENTS_SHOWN = 50
-SYNTHETIC = "<Call Connected>"
-"""Bland's own first "message" of some threads; nobody wrote it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def transcript_of(conversation: Conversation, *, show_all: bool, with_text: bool
     found: list[Message] = []
     hidden = 0
     if with_text:
-        messages = conversation.messages.exclude(text=SYNTHETIC).order_by("-position")
+        messages = conversation.messages.exclude(text=SYNTHETIC_TEXT).order_by("-position")
         found = list(messages if show_all else messages[: NEWEST_SHOWN + 1])
         if not show_all and len(found) > NEWEST_SHOWN:
             found = found[:NEWEST_SHOWN]
@@ -76,7 +75,7 @@ def transcript_text(conversation: Conversation) -> str:
         copied_at = timezone.localtime(conversation.transcript_observed_at)
         lines.append(_("Copied from Bland: %s") % copied_at.isoformat(" ", "seconds"))
     lines.append("")
-    for message in conversation.messages.exclude(text=SYNTHETIC).order_by("position"):
+    for message in conversation.messages.exclude(text=SYNTHETIC_TEXT).order_by("position"):
         entry = _entry(message)
         at = timezone.localtime(entry.at).isoformat(" ", "seconds") if entry.at else "?"
         delivery = f" ({entry.delivery})" if entry.delivery else ""

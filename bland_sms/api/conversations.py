@@ -17,6 +17,7 @@ from ..client import get_client
 from ..conf import get_settings
 from ..exceptions import BlandError
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, Message
+from ..models.conversation import SYNTHETIC_TEXT
 from ..pacing import Allowance
 from ..payloads import is_conversation_id
 from ..transactions import after_commit
@@ -35,8 +36,6 @@ from .serializers import (
 )
 
 State = BulkUpdateItem.State
-SYNTHETIC = "<Call Connected>"
-"""Bland's own first "message" of some threads; nobody wrote it."""
 
 
 class ConversationViewSet(SafeViewSet[Conversation]):
@@ -94,7 +93,7 @@ class ConversationViewSet(SafeViewSet[Conversation]):
         """A conversation's messages, the oldest first, as they were last copied."""
         conversation = self.get_object()
         messages: QuerySet[Any] = Message.objects.filter(conversation=conversation).exclude(
-            text=SYNTHETIC
+            text=SYNTHETIC_TEXT
         )
         rows = self.paginate_queryset(self.filter_queryset(messages))
         answer = self.get_paginated_response(self.get_serializer(rows, many=True).data)

@@ -149,6 +149,10 @@ class Conversation(models.Model):
         return str(Status(self.status).label)
 
 
+SYNTHETIC_TEXT = "<Call Connected>"
+"""Bland's own first "message" of some threads; nobody wrote it, so nobody is shown it."""
+
+
 class Message(models.Model):
     """One message of a conversation's transcript. Only ``mirror`` writes here."""
 
