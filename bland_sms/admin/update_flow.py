@@ -131,7 +131,8 @@ class UpdateFlow(ModelAdmin[BulkUpdate]):
         """What would happen, and the button that makes it happen."""
         back = self._back(request)
         own = BulkUpdate.objects.filter(requested_by=request.user.pk)
-        draft = own.filter(pk=object_id).first() if object_id.isdecimal() else None
+        is_number = object_id.isdecimal() and len(object_id) < 19
+        draft = own.filter(pk=object_id).first() if is_number else None
         if draft is None:
             raise Http404
         if not self.has_verb_permission(request, draft.is_active):
