@@ -22,7 +22,7 @@ from .exceptions import BlandConfigurationError
 
 MASK = "[secret]"
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-_KEY = re.compile(r"[\x21-\x7e]+( [\x21-\x7e]+)?", re.ASCII)  # "Bearer <key>" is sent as given
+_KEY = re.compile(r"([Bb]earer )?[\x21-\x7e]+", re.ASCII)  # "Bearer <key>" is sent as given
 Kind = str | Promise
 """What a value must be, in words."""
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}

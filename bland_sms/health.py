@@ -96,12 +96,19 @@ def look() -> Health:
 
 
 def _look() -> Health:
+    now, synced_at = timezone.now(), last_copied_at()
+    age = None if synced_at is None else max(0, int((now - synced_at).total_seconds()))
     try:
         stale_after = get_settings().stale_after
         get_client()
     except (BlandConfigurationError, ImproperlyConfigured) as error:
-        return Health(status="not_configured", problem=str(error), **_counts())
-    now, synced_at = timezone.now(), last_copied_at()
+        return Health(
+            status="not_configured",
+            problem=str(error),
+            synced_at=synced_at,
+            age_seconds=age,
+            **_counts(),
+        )
     oldest_fresh = now - timedelta(seconds=stale_after)
     status, problem = "ok", ""
     if synced_at is None:
@@ -115,7 +122,7 @@ def _look() -> Health:
         status=status,
         problem=problem,
         synced_at=synced_at,
-        age_seconds=None if synced_at is None else max(0, int((now - synced_at).total_seconds())),
+        age_seconds=age,
         stale_after_seconds=stale_after,
         **_counts(),
     )

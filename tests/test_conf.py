@@ -229,7 +229,8 @@ def test_check_api_key__accepts(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [f"{KEY}\n{KEY}", f"{KEY}\r\nX: y", f"a b {KEY}", f"{KEY}é", f"{KEY}\t{KEY}", "\x00"]
+    "key",
+    ["org ab", f"{KEY}\n{KEY}", f"{KEY}\r\nX: y", f"a b {KEY}", f"{KEY}é", f"{KEY}\t{KEY}", "\x00"],
 )
 def test_check_api_key__refuses_without_showing_it(key: str) -> None:
     with pytest.raises(BlandConfigurationError, match="API_KEY") as caught:

@@ -131,6 +131,7 @@ def test_look__not_configured(wrong: dict[str, Any], synced: Synced, set_bland: 
     look = health.look()
     assert look.status == "not_configured"
     assert "BLAND_SMS" in look.words
+    assert look.age_seconds is not None  # what was copied can still be read
 
 
 def test_look__webhooks_that_nobody_carries_out(synced: Synced) -> None:

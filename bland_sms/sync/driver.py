@@ -152,7 +152,9 @@ class _Sync:
         self.failed = 0
         """Conversations that could not be stored or looked at; the ranges count those that
         could not be read."""
-        self.may_spread = sync_run.mode == Mode.FULL
+        self.start: tuple[list[list[str | None]], datetime | None] = [], None
+        """The ranges as stored, and the watermark, before anything was read."""
+        self.may_spread = False
         self.may_switch = False
         self.dialect: Dialect = "a"
         self.ends_at: datetime | None = None
@@ -164,13 +166,26 @@ class _Sync:
 
     def resume(self, interrupted: SyncRun) -> None:
         """Go on where another run came to a stop."""
-        sort_by: SortBy = "created_at" if self.run.mode == Mode.FULL else "updated_at"
-        self.ranges = [Range.from_json(sort_by, stored) for stored in interrupted.cursor]
+        self.ranges = self._ranges_of(interrupted.cursor)
         self.run.watermark = interrupted.watermark
         self.run.walk_began_at = interrupted.walk_began_at
-        self.may_spread = False
+
+    def _ranges_of(self, stored: list[list[str | None]]) -> list[Range]:
+        sort_by: SortBy = "created_at" if self.run.mode == Mode.FULL else "updated_at"
+        return [Range.from_json(sort_by, one) for one in stored]
+
+    def _start_over(self) -> None:
+        stored, self.run.watermark = self.start
+        self.ranges = self._ranges_of(stored)
+        self.may_spread = self._is_whole()
+
+    def _is_whole(self) -> bool:
+        """Whether nothing of a full walk was read yet, so that it can be cut into ranges."""
+        return self.run.mode == Mode.FULL and self.ranges == [Range("created_at")]
 
     def go(self) -> None:
+        self.may_spread = self._is_whole()
+        self.start = [range_.to_json() for range_ in self.ranges], self.run.watermark
         try:
             client = get_client()
             self._choose_dialect(client)
@@ -290,7 +305,7 @@ class _Sync:
             self.may_spread = False
             self._spread(client, range_)
         self.longest_page = max(self.longest_page, page.row_count)
-        is_short = page.row_count < self.longest_page
+        is_short = page.row_count < self.longest_page and not range_.is_in_tie
         if is_short and range_.until is None and range_.reached and self.ends_at:
             range_.is_done = range_.is_done or range_.reached >= self.ends_at
         return fresh
@@ -309,6 +324,7 @@ class _Sync:
             return False
         self.may_switch = False
         self.dialect = "a" if dialect == "b" else "b"
+        self._start_over()  # pages that only looked like what was asked for have moved it
         return True
 
     def _note_times(self, page: ConversationPage, fresh: Sequence[ConversationPayload]) -> None:

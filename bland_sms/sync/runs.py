@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, router, transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
@@ -95,7 +96,9 @@ def interrupted(run: SyncRun) -> SyncRun | None:
 
 def last_copied_at() -> datetime | None:
     """When the walk began that last was completed; ``None``: none was."""
-    finished = SyncRun.objects.filter(status=Status.FINISHED).order_by("-pk")
+    # A run "since" some time leaves a gap before it, and therefore has no watermark.
+    whole = Q(mode=SyncRun.Mode.FULL) | Q(watermark__isnull=False)
+    finished = SyncRun.objects.filter(whole, status=Status.FINISHED).order_by("-pk")
     return finished.values_list("walk_began_at", flat=True).first()
 
 

@@ -19,6 +19,9 @@ from ..payloads import ConversationPage, ConversationPayload
 
 SortBy = Literal["created_at", "updated_at"]
 SMALLEST_SPLIT = timedelta(seconds=2)
+MOST_PASSES = 20
+"""Over a tie that never holds still; from then on a pass without news is enough."""
+Key = tuple[str, datetime | None]
 
 
 class DisobeyedError(Exception):
@@ -68,8 +71,17 @@ class Range:
     """That could not be read as a conversation."""
     _page: int = 1
     _page_size: int | None = None
-    _seen: set[str] = field(default_factory=set)
+    _seen: set[Key] = field(default_factory=set)
     """What was read at ``reached``, which is listed again with the next page."""
+    _refused: set[str] = field(default_factory=set)
+    """The same of what could not be read."""
+    _pass: set[Key] = field(default_factory=set)
+    """What this pass over a tie has listed so far, and what the one before listed."""
+    _pass_before: set[Key] | None = None
+    _passes: int = 0
+    _longest: int = 0
+    _is_first_short: bool = False
+    _has_news: bool = False
 
     def next_query(self, page_size: int) -> Query:
         return Query(
@@ -88,34 +100,75 @@ class Range:
             StuckError: the range cannot be read any further.
         """
         times = _check(page, query)
-        if page.row_count == 0:
-            self.is_done = True
-            return []
-        fresh = [payload for payload in page.conversations if payload.id not in self._seen]
-        self.refused += len(page.refused - self._seen)
         if page.conversations and not times:
-            raise StuckError(gettext_noop("Bland lists conversations without a usable time"), fresh)
-        newest = floor(times[-1]) if times else query.at_least
-        if newest is not None and (query.at_least is None or newest > query.at_least):
-            self._move(newest)
-        elif query.page > 1 and not fresh and page.refused <= self._seen:
+            text = gettext_noop("Bland lists conversations without a usable time")
+            raise StuckError(text, self._new_of(page))
+        at, newest = query.at_least, floor(times[-1]) if times else query.at_least
+        is_over = page.row_count == 0 or (newest is not None and (at is None or newest > at))
+        fresh, listed = self._new_of(page), {self._key(p) for p in page.conversations}
+        new_refused = page.refused - self._refused
+        if not is_over and query.page > 1 and listed <= self._pass and not new_refused:
             raise DisobeyedError  # the same page again, whichever was asked for
+        self.refused += len(new_refused)
+        self._refused |= page.refused
+        if at is not None:
+            self._pass |= {key for key in listed if key[1] == at}
+            self._has_news = self._has_news or any(self._key(p)[1] == at for p in fresh)
+        if query.page == 1:
+            self._is_first_short = page.row_count < self._longest
+        self._longest = max(self._longest, page.row_count)
+        is_one_page = query.page == 1 or (page.row_count == 0 and self._is_first_short)
+        if is_over and not is_one_page and not self._is_pass_settled():
+            fresh = [p for p in fresh if self._key(p)[1] == at]
+            self._seen |= {self._key(p) for p in fresh}
+            self._begin_pass()
+        elif page.row_count == 0:
+            self.is_done = True
+        elif is_over:
+            assert newest is not None, "a time moved it"
+            self._move(newest)
+            self._seen = {key for key in listed if key[1] == newest}
         else:
+            self._seen |= listed
             self._page += 1
             # A server that sends fewer rows than asked for counts its pages by what it sends.
             self._page_size = page.row_count if query.page == 1 else self._page_size
-        self._seen |= page.refused
-        self._seen |= {p.id for p in page.conversations if _is_at(p, self.sort_by, newest)}
         if self.until is not None:  # it may have moved since the page was asked for
             fresh = [p for p in fresh if _is_before(p, self.sort_by, self.until)]
-            self.is_done = newest is not None and newest >= self.until
+            is_behind = self.reached is not None and self.reached >= self.until
+            self.is_done = self.is_done or is_behind
         self.rows += len(fresh)
         return fresh
+
+    def _key(self, payload: ConversationPayload) -> Key:
+        """A row that was changed meanwhile is another one: its time is."""
+        told = _time_of(payload, self.sort_by)
+        return payload.id, None if told is None else floor(told)
+
+    def _new_of(self, page: ConversationPage) -> list[ConversationPayload]:
+        return [p for p in page.conversations if self._key(p) not in self._seen]
+
+    @property
+    def is_in_tie(self) -> bool:
+        """Whether it is among rows of one time that fill more than a page."""
+        return self._page > 1 or self._passes > 0
+
+    def _is_pass_settled(self) -> bool:
+        """Whether nothing left the tie between two passes: what leaves it while it is read by
+        page number pulls another row over the edge of a page, out of sight."""
+        is_same = self._pass == self._pass_before
+        return is_same or (self._passes >= MOST_PASSES and not self._has_news)
+
+    def _begin_pass(self) -> None:
+        self._page, self._page_size = 1, None
+        self._pass, self._pass_before = set(), self._pass
+        self._passes, self._has_news = self._passes + 1, False
 
     def _move(self, newest: datetime) -> None:
         self.begin = newest if self.begin is None else self.begin
         self.reached, self._page, self._page_size = newest, 1, None
-        self._seen = set()
+        self._pass, self._pass_before = set(), None
+        self._passes, self._has_news = 0, False
 
     def span(self) -> timedelta:
         """How much time is unread; none where there is no end."""
@@ -168,11 +221,6 @@ def _check(page: ConversationPage, query: Query) -> list[datetime]:
 def _time_of(payload: ConversationPayload, sort_by: SortBy) -> datetime | None:
     moment = getattr(payload, sort_by)
     return moment if isinstance(moment, datetime) else None
-
-
-def _is_at(payload: ConversationPayload, sort_by: SortBy, moment: datetime | None) -> bool:
-    told = _time_of(payload, sort_by)
-    return told is not None and floor(told) == moment
 
 
 def _is_before(payload: ConversationPayload, sort_by: SortBy, moment: datetime) -> bool:
