@@ -12,11 +12,12 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import DatabaseError, IntegrityError, OperationalError, router, transaction
 from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet, Value
@@ -38,7 +39,7 @@ from .pacing import Allowance
 from .payloads import clean_text, is_conversation_id
 from .signals import announce, webhook_received
 from .sync import refresh, refresh_many
-from .transactions import refuse_in_transaction
+from .transactions import patiently, refuse_in_transaction
 
 logger = logging.getLogger("bland_sms.deliveries")
 
@@ -55,6 +56,7 @@ LONGEST_PAUSE = timedelta(hours=1)
 LONGEST_WAIT = timedelta(days=1)
 """Of what Bland may ask for with ``Retry-After``."""
 AT_ONCE = 32
+DEADLOCK_SECONDS = 1.0
 """Conversations that are copied side by side."""
 LOOKED_AT = 200
 
@@ -62,6 +64,8 @@ NOT_FOUND = "CONVERSATION_NOT_FOUND"
 
 _PASSING_ERRORS = (*TRANSIENT_ERRORS, BlandConflictError, BlandPayloadError)
 _REFUSED_BY_DATABASE = (DatabaseError, ValueError, OverflowError)
+
+Result = TypeVar("Result")
 
 
 def receive(body: bytes, told: Mapping[str, Any]) -> WebhookDelivery | None:
@@ -268,7 +272,7 @@ def _claim(delivery: WebhookDelivery) -> _Claim | None:
         return None
     own = _own(delivery.pk)
     if _put_off(delivery):  # somebody was at it until a moment ago
-        own.update(**_FREE)
+        _write(partial(own.update, **_FREE))
         return None
     now = timezone.now()
     if delivery.attempts >= MOST_ATTEMPTS:
@@ -277,8 +281,8 @@ def _claim(delivery: WebhookDelivery) -> _Claim | None:
     waiting = _waiting(delivery.conversation_id)
     newest = waiting.aggregate(newest=Max("pk"))["newest"] or delivery.pk
     claim = _Claim(delivery.pk, delivery.conversation_id, newest, delivery.attempts + 1)
-    claim.served().update(attempts=F("attempts") + 1)
-    own.update(asked_at=now)
+    _write(partial(claim.served().update, attempts=F("attempts") + 1))
+    _write(partial(own.update, asked_at=now))
     return claim
 
 
@@ -288,8 +292,18 @@ def _put_off(delivery: WebhookDelivery) -> bool:
     asked_at = same.order_by("-asked_at").values_list("asked_at", flat=True).first()
     if asked_at is None:
         return False
-    _due().filter(pk=delivery.pk).update(not_before=asked_at + SPACING)
+    _write(partial(_due().filter(pk=delivery.pk).update, not_before=asked_at + SPACING))
     return True
+
+
+def _write(write: Callable[[], Result]) -> Result:
+    """In a transaction; again after a deadlock, which MariaDB finds where many claim at once."""
+
+    def in_transaction() -> Result:
+        with transaction.atomic(using=router.db_for_write(WebhookDelivery)):
+            return write()
+
+    return patiently(in_transaction, seconds=DEADLOCK_SECONDS)
 
 
 def _own(delivery_id: int) -> QuerySet[WebhookDelivery]:
@@ -302,11 +316,11 @@ _FREE: dict[str, Any] = {"claimed_conversation": None, "lease_until": None}
 def _take(delivery: WebhookDelivery) -> bool:
     now, conversation_id = timezone.now(), delivery.conversation_id
     taken = WebhookDelivery.objects.filter(claimed_conversation=conversation_id)
-    taken.filter(lease_until__lte=now).update(**_FREE)
+    _write(partial(taken.filter(lease_until__lte=now).update, **_FREE))
     mine = _due().filter(pk=delivery.pk, claimed_conversation__isnull=True)
     try:
-        with transaction.atomic(using=router.db_for_write(WebhookDelivery)):
-            return bool(mine.update(claimed_conversation=conversation_id, lease_until=now + LEASE))
+        claim = {"claimed_conversation": conversation_id, "lease_until": now + LEASE}
+        return bool(_write(partial(mine.update, **claim)))
     except IntegrityError:
         return False  # by way of another of its deliveries
 
@@ -341,8 +355,7 @@ def _carry_out(claims: Sequence[_Claim], left: _Time, worked: Worked) -> None:
         problem = problems.get(claim.conversation_id)
         if isinstance(problem, STOPPING_ERRORS):
             worked.stop = problem
-        with transaction.atomic(using=router.db_for_write(WebhookDelivery)):
-            _settle(claim, problem, worked)
+        _write(partial(_settle, claim, problem, worked))
 
 
 def _copy(conversation_ids: Sequence[str], left: _Time) -> Mapping[str, Exception]:

@@ -45,9 +45,13 @@ def after_commit(function: Callable[[], None]) -> None:
         function()
 
 
-def patiently(write: Callable[[], Value]) -> Value:
-    """Do it again while the database is locked or away. Raises what it raised in the end."""
-    give_up_at = time.monotonic() + DATABASE_PATIENCE_SECONDS
+def patiently(write: Callable[[], Value], *, seconds: float = DATABASE_PATIENCE_SECONDS) -> Value:
+    """Do it again while the database is locked, in a deadlock, or away.
+
+    Raises:
+        OperationalError, InterfaceError: so it still was in the end.
+    """
+    give_up_at = time.monotonic() + seconds
     pause = 0.05
     while True:
         try:
