@@ -128,7 +128,7 @@ class Rows:
 
     def _run(self, number: int) -> SyncRun:
         return SyncRun(
-            mode="incremental",
+            mode="full",
             trigger="task",
             status="finished",
             requested_by=self.owner,
