@@ -405,7 +405,6 @@ def test_run__resumes_after_sigkill(
 
 
 def test_command__ends_well_on_sigterm(sandbox: BlandSandbox, process: Start) -> None:
-    pytest.importorskip("signal")
     # Only what the process itself does is looked at: it has no part in this test's transaction.
     child = process(sys.executable, "-c", TERMINATED)
     assert child.wait(30) == 0
@@ -619,7 +618,6 @@ def test_run__an_older_page_never_flips_a_row_back(
         monkeypatch.setattr(driver, "apply_page", apply_page)
         later = text_of(datetime.now(timezone.utc))
         sandbox.account.rows["c00001"]["updated_at"] = later
-        monkeypatch.setattr(driver, "apply_page", apply_page)
         held.extend(payloads)
         return apply_page([])
 

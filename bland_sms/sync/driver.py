@@ -443,14 +443,5 @@ class _Sync:
     def _renew(self) -> None:
         self.run.cursor = [range_.to_json() for range_ in self.ranges if not range_.is_done]
         self.run.dialect = self.dialect
-        runs.renew(
-            self.run,
-            **{
-                name: getattr(self.run, name)
-                for name in (
-                    *("cursor", "watermark", "dialect", "walk_began_at"),
-                    *("seen", "created", "changed", "unchanged", "failed"),
-                )
-            },
-        )
+        runs.renew(self.run)
         self.renewed_at = time.monotonic()

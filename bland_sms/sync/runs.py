@@ -47,12 +47,18 @@ def begin(run: SyncRun) -> bool:
     return True
 
 
-def renew(run: SyncRun, **values: Any) -> None:
-    """Keep the lease, and the values with it. Raises LostLeaseError."""
+def renew(run: SyncRun) -> None:
+    """Keep the lease, and write how far the run has come. Raises LostLeaseError."""
     run.lease_until = timezone.now() + LEASE
     ours = SyncRun.objects.filter(pk=run.pk, lease_token=run.lease_token)
-    if not ours.update(lease_until=run.lease_until, **values):
+    if not ours.update(lease_until=run.lease_until, **_progress(run)):
         raise LostLeaseError
+
+
+def _progress(run: SyncRun) -> dict[str, Any]:
+    columns = ("cursor", "watermark", "dialect", "walk_began_at")
+    counts = ("seen", "created", "changed", "unchanged", "failed")
+    return {name: getattr(run, name) for name in (*columns, *counts)}
 
 
 def end(run: SyncRun) -> None:
@@ -61,14 +67,13 @@ def end(run: SyncRun) -> None:
     run.finished_at = timezone.now()
     run.lease_key = run.lease_token = run.lease_until = None
     ours.update(
-        **{
-            name: getattr(run, name)
-            for name in (
-                *("status", "error", "watermark", "dialect", "cursor", "finished_at"),
-                *("seen", "created", "changed", "unchanged", "failed"),
-                *("lease_key", "lease_token", "lease_until"),
-            )
-        }
+        status=run.status,
+        error=run.error,
+        finished_at=run.finished_at,
+        lease_key=None,
+        lease_token=None,
+        lease_until=None,
+        **_progress(run),
     )
 
 
