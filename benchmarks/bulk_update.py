@@ -1,115 +1,202 @@
-"""Deactivating conversations, against the loop that anybody would write first.
+"""Deactivating conversations, against twenty good lines and the loop that anybody writes first.
 
     python -m benchmarks.bulk_update [--rows 1000] [--latency 0.05] [--workers 16] [--tls]
+        [--against FOLDER] [--database-latency 0.002] [--repeat 3] [--naive]
 
-Prints ratios measured side by side in one run: the machine's own speed cancels out.
+Every contender is a process of its own with a database of its own, one after the other, so that the
+machine's own speed cancels out; Bland's stand-in is another process. ``--against`` names a checkout
+of another commit. ``DATABASE_URL`` says which database, SQLite without it.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import json
 import os
-import ssl
+import statistics
+import subprocess
 import sys
 import tempfile
+import threading
 import time
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 KEY = "org_benchmark_key"
 
 
-def serve(latency: float, tls: bool, folder: str, address: Any) -> None:
-    """The stand-in, in a process of its own."""
-    from bland_sms.sandbox import BlandSandbox
-
-    class SlowHandshake(BlandSandbox):
-        def wrap(self, connection: Any) -> Any:
-            if tls:
-                time.sleep(latency)
-            return super().wrap(connection)
-
-    context = None
-    if tls:
-        import trustme
-
-        authority = trustme.CA()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        authority.cert_pem.write_to_path(f"{folder}/ca.pem")
-    sandbox = SlowHandshake(api_key=KEY, latency_seconds=latency, tls=context)
-    for number in range(100_000):
-        sandbox.account.rows[f"conv_{number}"] = {
-            "id": f"conv_{number}",
-            "is_active": True,
-            "updated_at": "2026-01-01T00:00:00.000Z",
-        }
-    address.put(sandbox.base_url)
-    sandbox.serve_forever()
+# --- the contenders ---------------------------------------------------------------------------
 
 
-@contextmanager
-def stand_in(latency: float, tls: bool, folder: str) -> Iterator[str]:
-    address: Any = multiprocessing.Queue()
-    server = multiprocessing.Process(
-        target=serve, args=(latency, tls, folder, address), daemon=True
-    )
-    server.start()
-    try:
-        yield address.get(timeout=60)
-    finally:
-        server.terminate()
-        server.join()
-
-
-def naive(base_url: str, rows: int, verify: Any) -> float:
+def naive(given: argparse.Namespace) -> None:
     """``requests.patch`` and ``save()`` for one row after the other."""
     import requests
     from django.utils.dateparse import parse_datetime
 
     from bland_sms.models import Conversation
 
-    began = time.perf_counter()
-    for conversation in Conversation.objects.order_by("pk")[:rows]:
+    for conversation in Conversation.objects.order_by("pk")[: given.rows]:
         answer = requests.patch(
-            f"{base_url}/v1/sms/conversations/{conversation.pk}",
+            f"{given.url}/v1/sms/conversations/{conversation.pk}",
             json={"is_active": False},
             headers={"authorization": KEY},
             timeout=30,
-            verify=verify,
+            verify=given.ca or True,
         ).json()["conversation"]
         conversation.is_active = answer["is_active"]
         conversation.updated_at = parse_datetime(answer["updated_at"])
         conversation.save()
-    return time.perf_counter() - began
 
 
-def ours(rows: int) -> float:
+def twenty(given: argparse.Namespace) -> None:
+    """requests, a thread pool, one bulk write: no ledger, nothing that survives a crash."""
+    import requests
+    from django.utils.dateparse import parse_datetime
+
+    from bland_sms.models import Conversation
+
+    local = threading.local()
+
+    def patch(conversation: Conversation) -> Conversation:
+        if not hasattr(local, "session"):
+            local.session = requests.Session()
+            local.session.headers["authorization"] = KEY
+            local.session.verify = given.ca or True
+        answer = local.session.patch(
+            f"{given.url}/v1/sms/conversations/{conversation.pk}",
+            json={"is_active": False},
+            timeout=30,
+        ).json()["conversation"]
+        conversation.is_active = answer["is_active"]
+        conversation.updated_at = parse_datetime(answer["updated_at"])
+        return conversation
+
+    with ThreadPoolExecutor(given.workers) as pool:
+        done = list(pool.map(patch, Conversation.objects.order_by("pk")[: given.rows]))
+    Conversation.objects.bulk_update(done, ["is_active", "updated_at"], batch_size=500)
+
+
+def ours(given: argparse.Namespace) -> None:
     """Prepare, start and run, as every door does."""
+    from django.contrib.auth import get_user_model
+
     from bland_sms.models import Conversation
     from bland_sms.updates import prepare, run, start
 
-    began = time.perf_counter()
-    bulk_update = prepare(Conversation.objects.filter(is_active=True).order_by("pk")[:rows], False)
+    selected = Conversation.objects.filter(is_active=True).order_by("pk")[: given.rows]
+    who = get_user_model().objects.get(username="dana")
+    bulk_update = prepare(selected, False, requested_by=who, source="admin")
     start(bulk_update)
     done = run(bulk_update)
-    seconds = time.perf_counter() - began
     assert done, bulk_update.counts()
-    assert bulk_update.counts()["changed"] == rows, bulk_update.counts()
-    return seconds
 
 
-def fill(rows: int) -> None:
+CONTENDERS = {"ours": ours, "against": ours, "twenty": twenty, "naive": naive}
+
+
+def take_part(given: argparse.Namespace) -> None:
+    """One contender, in a fresh process: prints what it took."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+    os.environ.setdefault("DATABASE_URL", f"sqlite:///{given.folder}/db.sqlite3")
+    import django
+    from django.conf import settings
+    from django.contrib.auth import get_user_model
+    from django.db import connection
+
+    settings.DEBUG = False
+    database = settings.DATABASES["default"]
+    is_sqlite = "sqlite" in database["ENGINE"]
+    name = f"{given.folder}/{given.contender}.sqlite3" if is_sqlite else "bland_sms_benchmark"
+    database["TEST"] = {"NAME": name}
+    settings.BLAND_SMS = {
+        "API_KEY": KEY,
+        "BASE_URL": given.url,
+        "MAX_CONCURRENCY": given.workers,
+        "CA_BUNDLE": given.ca or None,
+    }
+    django.setup()
     from bland_sms.models import Conversation
 
-    Conversation.objects.all().delete()
-    Conversation.objects.bulk_create(
-        (Conversation(pk=f"conv_{number}") for number in range(rows)), batch_size=1000
+    connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    try:
+        Conversation.objects.bulk_create(
+            (Conversation(pk=f"conv_{number}") for number in range(given.rows)), batch_size=500
+        )
+        get_user_model().objects.create_superuser("dana")
+        warm_up(given)
+        if given.port:
+            connection.close()
+            connection.settings_dict.update(HOST="127.0.0.1", PORT=given.port)
+        connection.force_debug_cursor = given.count
+        connection.queries_log.clear()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        began, cpu = time.perf_counter(), time.process_time()
+        CONTENDERS[given.contender](given)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        statements = len(connection.queries_log) - 1
+        connection.force_debug_cursor = False
+        if given.count and given.show:
+            for query in connection.queries_log:
+                print(query["time"], query["sql"][:150], file=sys.stderr)
+        left = Conversation.objects.filter(is_active=True).count()
+        assert left == 0, f"{left} rows are still active"
+    finally:
+        if given.port:
+            connection.close()
+            connection.settings_dict.update(HOST=database["HOST"], PORT=database["PORT"])
+        connection.creation.destroy_test_db(connection.settings_dict["NAME"], verbosity=0)
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "statements": statements}))
+
+
+def warm_up(given: argparse.Namespace) -> None:
+    """The pace of an account that is known from earlier: what a fresh worker finds."""
+    if given.known_pace and given.contender == "ours":
+        from bland_sms.client import get_client
+
+        get_client().pacer._bucket.per_second = 10_000.0
+
+
+# --- the race ---------------------------------------------------------------------------------
+
+
+def measure(given: argparse.Namespace, contender: str, *, count: bool) -> dict[str, float]:
+    folder = given.against if contender == "against" else Path(__file__).resolve().parent.parent
+    options = [f"--{name}={getattr(given, name)}" for name in ("rows", "workers", "url", "folder")]
+    options += [f"--ca={given.ca}", f"--port={given.port}", f"--contender={contender}"]
+    flags = {"--count": count, "--show": given.show, "--known-pace": given.known_pace}
+    done = subprocess.run(
+        [sys.executable, __file__, *options, *(name for name, on in flags.items() if on)],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
+    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def race(given: argparse.Namespace) -> None:
+    names = ["ours", "twenty", *(["against"] if given.against else [])]
+    names += ["naive"] if given.naive else []
+    if given.only:
+        names = [given.only]
+    ideal = given.rows * given.latency / given.workers
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for _ in range(given.repeat):
+        for name in names:
+            found[name].append(measure(given, name, count=False))
+    print(f"{given.rows} rows, {given.latency * 1000:.0f} ms, {given.workers} threads: median")
+    print(f"{'':10}{'rows/s':>8}{'of limit':>10}{'CPU ms/row':>12}{'statements':>12}")
+    for name in names:
+        seconds = statistics.median(one["seconds"] for one in found[name])
+        cpu = statistics.median(one["cpu"] for one in found[name])
+        statements = int(measure(given, name, count=True)["statements"])
+        share = f"{ideal / seconds:10.2f}" if name != "naive" else f"{'':10}"
+        print(
+            f"{name:10}{given.rows / seconds:8.0f}{share}{cpu * 1000 / given.rows:12.2f}"
+            f"{statements:12d}"
+        )
 
 
 def main() -> None:
@@ -118,57 +205,34 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--tls", action="store_true")
-    parser.add_argument("--no-naive", action="store_true")
-    parser.add_argument("--memory", action="store_true", help="trace memory; slows it down")
+    parser.add_argument("--against", type=Path, help="a checkout of another commit")
+    parser.add_argument("--database-latency", type=float, default=0.0)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--naive", action="store_true")
+    parser.add_argument("--known-pace", action="store_true", help="without the gentle start")
+    parser.add_argument("--only", choices=CONTENDERS)
+    parser.add_argument("--show", action="store_true", help="print the statements")
+    for name in ("contender", "url", "folder", "ca"):
+        parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.contender:
+        take_part(given)
+        return
 
-    with tempfile.TemporaryDirectory() as folder, stand_in(given.latency, given.tls, folder) as url:
-        os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
-        os.environ.setdefault("DATABASE_URL", f"sqlite:///{folder}/benchmark.sqlite3")
-        import django
-        from django.conf import settings
-        from django.core.management import call_command
+    from benchmarks import stand_in
 
-        settings.DEBUG = False
-        bundle = str(Path(folder) / "ca.pem") if given.tls else None
-        settings.BLAND_SMS = {
-            "API_KEY": KEY,
-            "BASE_URL": url,
-            "MAX_CONCURRENCY": given.workers,
-            "CA_BUNDLE": bundle,
-        }
-        django.setup()
-        call_command("migrate", verbosity=0)
-        fill(given.rows)
-        if given.memory:
-            tracemalloc.start()
-        seconds = ours(given.rows)
-        if given.memory:
-            print(f"peak of traced memory     {tracemalloc.get_traced_memory()[1] / 2**20:8.1f} MB")
-            tracemalloc.stop()
-        ideal = given.rows * given.latency / given.workers
-        # Starting at 20 a second and doubling each quarter second costs this much once.
-        gentle = gentle_start(given.rows, given.workers / given.latency)
-        print(f"rows                      {given.rows:8d}")
-        print(f"ours                      {seconds:8.2f} s")
-        print(f"workers / latency alone   {ideal:8.2f} s   (the physical limit)")
-        print(f"share of it reached       {ideal / seconds:8.2f}")
-        print(f"after the gentle start    {ideal / (seconds - gentle):8.2f}")
-        if not given.no_naive:
-            fill(given.rows)
-            loop = naive(url, given.rows, bundle or True)
-            print(f"requests.patch + save()   {loop:8.2f} s")
-            print(f"ratio                     {loop / seconds:8.1f}")
-
-
-def gentle_start(rows: int, top: float) -> float:
-    """Seconds lost against asking at ``top`` calls a second from the first moment on."""
-    rate, seconds, asked = 20.0, 0.0, 0.0
-    while rate < top and asked < rows:
-        asked += rate * 0.25
-        seconds += 0.25
-        rate *= 2
-    return max(0.0, seconds - asked / top)
+    with tempfile.TemporaryDirectory() as folder:
+        given.folder = folder
+        with stand_in.bland(given.latency, folder if given.tls else None) as given.url:
+            given.ca = f"{folder}/ca.pem" if given.tls else ""
+            if not given.database_latency:
+                race(given)
+                return
+            host = os.environ.get("DATABASE_SOCKET", "/var/run/postgresql/.s.PGSQL.5432")
+            with stand_in.far_database(given.database_latency, host) as given.port:
+                race(given)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Pages(PageNumberPagination):
 class PlainConversationSerializer(ModelSerializer[Conversation]):
     class Meta:
         model = Conversation
-        exclude: ClassVar[tuple[str, ...]] = ("older_facts", "user_digits", "user_digits_reversed")
+        exclude: ClassVar[tuple[str, ...]] = ("older_facts", "customer_key", "user_digits_reversed")
 
 
 class PlainConversationViewSet(ReadOnlyModelViewSet[Conversation]):

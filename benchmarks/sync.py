@@ -13,13 +13,10 @@ from __future__ import annotations
 import argparse
 import bisect
 import json
-import multiprocessing
 import os
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -70,18 +67,6 @@ def serve(rows: int, latency: float, address: Any) -> None:
     sandbox.account.list_page = list_page  # type: ignore[method-assign]
     address.put(sandbox.base_url)
     sandbox.serve_forever()
-
-
-@contextmanager
-def stand_in(rows: int, latency: float) -> Iterator[str]:
-    address: Any = multiprocessing.Queue()
-    server = multiprocessing.Process(target=serve, args=(rows, latency, address), daemon=True)
-    server.start()
-    try:
-        yield address.get(timeout=120)
-    finally:
-        server.terminate()
-        server.join()
 
 
 def naive(base_url: str) -> float:
@@ -150,6 +135,8 @@ def empty() -> None:
 
 
 def main() -> None:
+    from benchmarks.stand_in import in_a_process
+
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--latency", type=float, default=0.05, help="seconds for each answer")
@@ -157,7 +144,7 @@ def main() -> None:
     given = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        stand_in(given.rows, given.latency) as base_url,
+        in_a_process(serve, given.rows, given.latency) as base_url,
     ):
         os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
         os.environ.setdefault("DATABASE_URL", f"sqlite:///{folder}/benchmark.sqlite3")
