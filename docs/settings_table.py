@@ -1,4 +1,4 @@
-"""The table of docs/settings.md, made of the code. ``python docs/settings_table.py`` writes it."""
+"""Writes the table of docs/settings.md from the code: ``python docs/settings_table.py``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ BEGIN, END = "<!-- made by settings_table.py -->\n", "<!-- end -->\n"
 
 sys.path.insert(0, str(HERE.parent))
 
+from django.conf import settings  # noqa: E402
+
 from bland_sms import conf  # noqa: E402
 
 
 def table() -> str:
-    """A row for each field of ``BlandSettings``: default, kind, and the words below the field."""
+    """A row for each field of ``BlandSettings``: default, kind, and the text below the field."""
     told = words()
-    rows = ["| name | default | kind | meaning |", "| --- | --- | --- | --- |"]
+    rows = ["| name | default | type | meaning |", "| --- | --- | --- | --- |"]
     for name in told:
         kind, _convert = conf._KINDS[name]
         rows.append(f"| `{name.upper()}` | `{default(name)}` | {kind} | {told[name]} |")
@@ -33,7 +35,7 @@ def words() -> dict[str, str]:
     told = {}
     for line, following in zip(cls.body, [*cls.body[1:], None], strict=True):
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-            assert isinstance(following, ast.Expr), f"{line.target.id}: no words"
+            assert isinstance(following, ast.Expr), f"{line.target.id}: no text below it"
             assert isinstance(following.value, ast.Constant)
             text = " ".join(str(following.value.value).split())
             told[line.target.id] = text.replace("``", "`").replace("|", "\\|")
@@ -58,4 +60,5 @@ def page(text: str) -> str:
 
 
 if __name__ == "__main__":
+    settings.configure(USE_I18N=False)
     PAGE.write_text(page(PAGE.read_text()))
