@@ -1,4 +1,4 @@
-"""The BLAND_SMS setting, typed, strict, never cached."""
+"""Reads the setting BLAND_SMS: typed, strict, never cached."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -16,110 +15,182 @@ from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, gettext_noop
+from django.utils.translation import gettext_lazy
 
-from .exceptions import BlandConfigurationError
+from .exceptions import BlandConfigurationError, without_frames
 
 MASK = "[secret]"
+SHORTEST_SECRET = 6
+"""Shorter ones would be found everywhere by chance."""
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-_KEY = re.compile(r"([Bb]earer )?[\x21-\x7e]+", re.ASCII)  # "Bearer <key>" is sent as given
 Kind = str | Promise
-"""What a value must be, in words."""
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+"""The description of the values that a setting accepts."""
 
 
 class Secret:
-    """Text that shows itself to nobody: not in ``repr``, not in ``str``, not on a debug page."""
+    """Text that is not shown in ``repr``, in ``str`` or on a debug page.
 
-    __slots__ = ("__text",)
+    Args:
+        source: The text, or a callable that returns it, which is called as late as possible: a
+            page that only reads what was copied needs no vault.
+    """
 
-    def __init__(self, text: str) -> None:
-        self.__text = text
+    __slots__ = ("__source", "name")
+
+    def __init__(self, source: str | Callable[[], object], name: str = "API_KEY") -> None:
+        self.__source, self.name = source, name
+        if isinstance(source, str):
+            _remember(source)
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether the text is not known before a callable has returned it."""
+        return not isinstance(self.__source, str)
+
+    def read(self) -> Secret:
+        """The secret with its text known. Raises BlandConfigurationError."""
+        if isinstance(self.__source, str):
+            return self
+        read = _call(self.__source, self.name)
+        if isinstance(read, str):
+            raise BlandConfigurationError("secret_not_read", name=self.name, error=read)
+        return read
 
     def reveal(self) -> str:
-        """The text itself, for the one line that sends it."""
-        return self.__text
-
-    def scrub(self, text: str) -> str:
-        """``text`` without the secret in it. Secrets under six characters would hit by chance."""
-        for part in (self.__text, self.__text.removeprefix("Bearer ")):
-            if len(part) >= 6:
-                text = text.replace(part, MASK)
-        return text
+        """The text itself, for the one place that sends it. Raises BlandConfigurationError."""
+        if isinstance(self.__source, str):
+            return self.__source
+        return self.read().reveal()
 
     def __bool__(self) -> bool:
-        return bool(self.__text)
+        return bool(self.__source)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other.__text == self.__text
+        return isinstance(other, Secret) and bool(other.__source == self.__source)
 
     def __hash__(self) -> int:
-        return hash(self.__text)
+        return hash(self.__source)
 
     def __repr__(self) -> str:
-        return MASK if self.__text else "''"
+        return MASK if self.__source else "''"
 
     def __reduce__(self) -> Any:
         raise TypeError("a secret is not pickled")
+
+
+def _call(source: Callable[[], object], name: str) -> Secret | str:
+    """The secret that a host's callable returns, or the name of the error where there is none.
+
+    A debug page shows the local variables of each frame that an error passes through, and these
+    hold the secret: so nothing is raised from here, nor kept of what the callable raises.
+    """
+    try:
+        text = source()
+    except Exception as error:  # noqa: BLE001  a host's function; its text may hold the key
+        return type(error).__name__
+    except BaseException as error:  # noqa: BLE001  raised again: a time limit, by a signal
+        raise without_frames(error) from None
+    return Secret(text.strip(), name) if isinstance(text, str) else "TypeError"
+
+
+_remembered: dict[str, None] = {}
+_REMEMBERED_MAX = 64
+
+
+def _remember(text: str) -> None:
+    if len(text) >= SHORTEST_SECRET and text not in _remembered:
+        _remembered[text] = None
+        for oldest in list(_remembered)[:-_REMEMBERED_MAX]:
+            _remembered.pop(oldest, None)
+
+
+def known_secrets() -> frozenset[str]:
+    """The text of every secret that this process has met, replaced ones included: what may be
+    nowhere in what Bland says. No callable is called for it."""
+    return frozenset(_remembered)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlandSettings:
     """``settings.BLAND_SMS`` with its defaults. Durations are seconds.
 
-    The words below each field are its line in ``docs/settings.md``.
+    The text below each field is its description in ``docs/settings.md``.
     """
 
     api_key: Secret = field(default_factory=lambda: Secret(""))
-    """Of the Bland account, see [below](#the-key). Without it nothing is copied or changed."""
+    """API key of your Bland account, see [below](#the-key). Without it nothing is copied or
+    changed."""
     base_url: str = "https://api.bland.ai"
-    """Where Bland is. https, or http on this machine alone."""
+    """Bland's base URL: https, or http on this machine only."""
     connect_timeout: float = 5
-    """Seconds for a connection."""
+    """Time limit for opening a connection."""
     read_timeout: float = 15
-    """Seconds for the whole answer, headers and body; in a web request never more than the time
+    """Time limit for the whole answer, headers and body; in a web request never more than the time
     left."""
     max_retries: int = 2
-    """Requests for one call beyond the first one."""
+    """How many times a call is repeated after its first request."""
     max_concurrency: int = 16
-    """Requests at a time in one process."""
+    """Maximum number of requests at a time, per process."""
     rate_limit: float | None = None
-    """Calls a second and process. ``None``: paced by Bland's answers alone."""
+    """Maximum calls per second for the account, whatever the number of processes, see
+    [pace](operations.md#pace). ``None``: the rate follows Bland's answers, and is remembered."""
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """As for requests, such as ``{"https": "http://proxy:3128"}``; the environment's are
-    ignored."""
+    """Proxies in the format of ``requests``, such as ``{"https": "http://proxy:3128"}``. Proxies
+    from the environment are ignored."""
     ca_bundle: str | None = None
-    """File or folder of certificates. ``None``: the usual authorities; the environment's is
-    ignored."""
+    """Path of a file or folder of CA certificates. ``None``: the usual certificate authorities.
+    The environment's certificates are ignored."""
     page_size: int = 100
-    """Conversations on a page of Bland's list."""
+    """Conversations per page of Bland's list."""
     list_dialect: str = "auto"
-    """Which of the two documented ways the list is asked in. ``"auto"``: found out and
+    """Which of the two documented query formats of the list is used. ``"auto"``: detected and
     remembered."""
     inline_limit: int = 25
-    """Updates of up to so many conversations are carried out within the request."""
+    """Updates of at most this many conversations are carried out within the request."""
     inline_seconds: float = 10
-    """For so long at the most."""
+    """Time limit within a request."""
     bulk_limit: int = 10_000
-    """Conversations of one update."""
+    """Maximum number of conversations in one update."""
     confirm_over: int = 25
-    """Above so many conversations a page asks first. 0: always."""
+    """Updates of more conversations than this are confirmed on a page first. 0: all of them."""
     dispatch: str = "bland_sms.tasks.dispatch"
     """Dotted path of a function that hands work to a queue, see [background](background.md). The
-    default one uses Django's Tasks."""
+    default uses Django's Tasks."""
+    work_seconds: float = 45
+    """Seconds that a background task works on an update before it hands the rest to the queue
+    again. Keep it well below the time limit of your task queue."""
     default_country_code: str = "1"
-    """For searches by a national number."""
+    """Country code of numbers in a search that have none."""
     stale_after: float = 900
-    """Seconds from which the copy is called old."""
+    """Age in seconds from which the copy is shown as old."""
     webhook_secrets: tuple[Secret, ...] = ()
-    """Of the Bland account, new and old side by side. Each as ``API_KEY``; none: every webhook is
-    refused."""
+    """Webhook secrets of your Bland account, new and old side by side; each may be given like
+    ``API_KEY``. Without one every webhook is refused."""
     webhook_max_bytes: int = 1024 * 1024
-    """Longer webhooks are refused."""
+    """Maximum size of a webhook's body."""
     retention_days: int = 30
-    """For so long deliveries and sync runs are kept."""
+    """Days that webhook deliveries and sync runs are kept."""
     ledger_retention_days: int | None = None
-    """For so long finished updates are kept. ``None``: for good."""
+    """Days that finished updates are kept. ``None``: always."""
+    stop_words: tuple[str, ...] = (
+        "stop",
+        "quit",
+        "end",
+        "revoke",
+        "opt out",
+        "cancel",
+        "unsubscribe",
+    )
+    """A customer's message that is nothing but one of these [asks to
+    stop](standing.md#customers-who-write-stop); case, punctuation and white space do not matter."""
+    stop_words_order: bool = False
+    """Whether a customer who asks to stop gets a standing order at once, for staff to review."""
+    standing_orders_per_hour: int = 200
+    """How many conversations all [standing orders](standing.md) together deactivate within
+    an hour before all of them are suspended."""
+    api_permission_classes: tuple[str, ...] = ()
+    """Dotted paths of permission classes of Django REST framework, such as one that asks for an
+    OAuth scope. The API asks them as well as its own, see [API](api.md#permissions-of-your-own)."""
 
 
 FIELD_NAMES = {f.name for f in fields(BlandSettings)}
@@ -134,14 +205,18 @@ def get_settings() -> BlandSettings:
     """
     # Read in a frame of its own: this one shows up on the debug page when it raises, and must
     # not hold the key in a local variable then.
-    read = read_settings(getattr(settings, "BLAND_SMS", {}))
+    try:
+        read = read_settings(getattr(settings, "BLAND_SMS", {}))
+    except BaseException as error:  # noqa: BLE001  raised again: a time limit, by a signal
+        raise without_frames(error) from None
     if isinstance(read, str):
         raise ImproperlyConfigured(read)
     return read
 
 
 def read_settings(given: object) -> BlandSettings | str:
-    """The settings, or in words what is wrong with them. Shows no secret and never raises."""
+    """The settings, or a text that says what is wrong with them. Never contains a secret or
+    raises."""
     if not isinstance(given, Mapping):
         return _("BLAND_SMS must be a dict")
     values: dict[str, Any] = {}
@@ -156,7 +231,7 @@ def read_settings(given: object) -> BlandSettings | str:
             if name in {"API_KEY", "WEBHOOK_SECRETS", "PROXIES"}:
                 words = _("BLAND_SMS[%(name)r] must be %(kind)s")
             return words % {"name": name, "kind": kind, "value": value}
-        except Exception as error:  # noqa: BLE001  a host's function; its text may hold the key
+        except Exception as error:  # noqa: BLE001  a host's module; its text may hold the key
             words = _("BLAND_SMS[%(name)r] could not be read: %(error)s")
             return words % {"name": name, "error": type(error).__name__}
     return BlandSettings(**values)
@@ -219,6 +294,12 @@ def _path(value: Any) -> str:
     return text
 
 
+def _paths(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError
+    return tuple(_path(item) for item in value)
+
+
 def _digits(value: Any) -> str:
     text = _string(value)
     if not re.fullmatch(r"[1-9][0-9]{0,3}", text, re.ASCII):
@@ -232,17 +313,17 @@ def _dialect(value: Any) -> str:
     return str(value)
 
 
-def _secret(value: Any) -> Secret:
+def _secret(value: Any, name: str = "API_KEY") -> Secret:
     """A key as text, a callable that returns it, or the dotted path of such a callable."""
     if isinstance(value, Secret):
         return value
     if value is None:
-        return Secret("")
+        return Secret("", name)
     if isinstance(value, str) and is_dotted_path(value) and has_module(value):
         value = import_string(value)
     if callable(value):
-        value = value()
-    return Secret(_string(value).strip())
+        return Secret(value, name)
+    return Secret(_string(value).strip(), name)
 
 
 def is_dotted_path(text: str) -> bool:
@@ -261,7 +342,19 @@ def has_module(path: str) -> bool:
 def _secrets(value: Any) -> tuple[Secret, ...]:
     if isinstance(value, str):
         raise TypeError
-    return tuple(_secret(item) for item in value)
+    return tuple(_secret(item, "WEBHOOK_SECRETS") for item in value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError
+    return tuple(map(_string, value))
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
 def _proxies(value: Any) -> Mapping[str, str]:
@@ -289,56 +382,15 @@ _KINDS: dict[str, tuple[Kind, Callable[[Any], Any]]] = {
     "bulk_limit": _whole(1, 1_000_000),
     "confirm_over": _whole(0, 1_000_000),
     "dispatch": (gettext_lazy("the dotted path of a callable"), _path),
+    "work_seconds": _number(1, 3600),
     "default_country_code": (gettext_lazy("the digits of a country code"), _digits),
     "stale_after": _number(1, 10**9),
     "webhook_secrets": (gettext_lazy("a list of texts"), _secrets),
     "webhook_max_bytes": _whole(1, 100 * 1024 * 1024),
     "retention_days": _whole(1, 36_500),
     "ledger_retention_days": _or_none(_whole(1, 36_500)),
+    "stop_words": (gettext_lazy("a list of texts"), _texts),
+    "stop_words_order": (gettext_lazy("True or False"), _flag),
+    "standing_orders_per_hour": _whole(1, 1_000_000),
+    "api_permission_classes": (gettext_lazy("a list of dotted paths"), _paths),
 }
-
-
-# --- what the client needs before it may send -------------------------------------------------
-
-
-def check_api_key(api_key: Secret) -> None:
-    """Refuse a key that cannot be sent, without showing it. Raises BlandConfigurationError."""
-    if not api_key:
-        raise BlandConfigurationError(
-            gettext_noop("Bland is not connected yet: set BLAND_SMS['API_KEY']")
-        )
-    if not _KEY.fullmatch(api_key.reveal()):
-        raise BlandConfigurationError(
-            gettext_noop(
-                "BLAND_SMS['API_KEY'] holds white space or characters that no key has: "
-                "paste it again"
-            )
-        )
-
-
-def normalise_base_url(url: str) -> str:
-    """The URL without a trailing slash or version. Raises BlandConfigurationError.
-
-    The key travels to this host and no other, so it must be https, or loopback for tests.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in ("http", "https"):
-        raise BlandConfigurationError(
-            gettext_noop("BLAND_SMS['BASE_URL'] is not a URL like https://api.bland.ai")
-        )
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise BlandConfigurationError(
-            gettext_noop("BLAND_SMS['BASE_URL'] must not hold a user, password, query or fragment")
-        )
-    if parts.scheme != "https" and host not in LOOPBACK:
-        raise BlandConfigurationError(
-            gettext_noop(
-                "BLAND_SMS['BASE_URL'] must start with https:// unless it is on this machine"
-            )
-        )
-    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}"

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
-import unicodedata
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from operator import itemgetter
+from typing import Any
 
 from django.apps import apps
-from django.db import router, transaction
-from django.db.models import F, Q
+from django.db.models import CharField, F, Field, JSONField, Model, Q, QuerySet, TextField
+from django.utils.translation import gettext_lazy as _
 
+from .conf import get_settings
+from .customers import bare, customer_key, folded, is_number, may_be_whole, typed_key
+from .database import batches, by_key, using, write_transaction
 from .mirror import erase
-from .models import BulkUpdate, BulkUpdateItem, Conversation, Message, WebhookDelivery
-from .search import parse_search
+from .models import (
+    BulkUpdate,
+    BulkUpdateItem,
+    Conversation,
+    DailyTotal,
+    Erasure,
+    Message,
+    PastedLine,
+    StandingOrder,
+    SyncRun,
+    WebhookDelivery,
+)
+from .models.fields import BlandIdField
+from .standing import forget_orders
+
+logger = logging.getLogger("bland_sms.erasure")
 
 ERASED = "(erased)"
 """Stands where something was."""
-ROWS_PER_STATEMENT = 500
 FEWEST_DIGITS = 7
-"""So many last digits of a number, written without its country, are still that number."""
+"""A number without its country code is recognized by at least this many last digits."""
 _BETWEEN_DIGITS = r"[\s().\-/\u2010-\u2015]{0,3}"
+_NOT_TEXT = {"body_sha256", "request_sha256", "idempotency_key", "requested_by_name"}
+"""Columns that hold no words of Bland's or of staff about a customer."""
 
 
 class NotANumberError(ValueError):
-    """Not one whole phone number, and nobody's name for themselves on another channel."""
+    """Not one whole phone number, and no customer's address."""
 
 
 @dataclass
@@ -41,41 +62,171 @@ class Forgotten:
     """Updates whose reason or selection named the number."""
     deliveries: int = 0
     """Webhooks with Bland's words in them."""
+    orders: int = 0
+    """Standing orders: those in force end, or go on under a fingerprint of the number."""
+    lines: int = 0
+    """Lines of pasted lists."""
 
 
-def forget(number: str, *, dry_run: bool = False) -> Forgotten:
-    """Erase whoever has this number, from all tables, in one transaction.
+@dataclass(frozen=True)
+class Person:
+    """Whose traces are looked for. Matched whole: another address or number is another person."""
+
+    key: str
+    pattern: re.Pattern[str]
+
+    @classmethod
+    def of(cls, number: str) -> Person:
+        """Raises NotANumberError: empty, not a whole number, or no possible address."""
+        key = typed_key(number, get_settings().default_country_code)
+        identity = bare(number)
+        is_known = bool(key) and Conversation.objects.filter(customer_key=key).exists()
+        if not is_known and not (is_number(identity) and _is_whole(identity)):
+            raise NotANumberError(
+                _("not a phone number: give all its digits, best with + and the country")
+            )
+        return cls(key, _pattern(key))
+
+    def conversations(self) -> QuerySet[Conversation]:
+        return Conversation.objects.filter(customer_key=self.key)
+
+    def is_in(self, text: str) -> bool:
+        return self.pattern.search(_digits_in_place(text)) is not None
+
+    def masked(self, value: Any) -> Any:
+        """A text, or a JSON value with texts, without the person in it."""
+        if isinstance(value, str):
+            return _masked(value, self.pattern)
+        if isinstance(value, list):
+            return [self.masked(item) for item in value]
+        if isinstance(value, dict):
+            return {_masked(key, self.pattern): self.masked(item) for key, item in value.items()}
+        return value
+
+
+def _is_whole(identity: str) -> bool:
+    """Whether a number has as many digits as whole ones have."""
+    country_code = get_settings().default_country_code
+    return may_be_whole(identity, country_code) or may_be_whole(
+        f"+{customer_key(identity)}", country_code
+    )
+
+
+def forget(
+    number: str, *, dry_run: bool = False, by: str = "", keep_orders: bool = False
+) -> Forgotten:
+    """Erase the person with this number from all tables, in one transaction.
 
     The conversations stay as rows without a person: their state is still copied and can still
     be changed, but who it was and what was said never comes back. That a number was forgotten
-    is kept nowhere, so a conversation that begins later is copied like any other.
+    is kept nowhere, so a conversation that begins later is copied like any other; how much was
+    erased when is kept as an :class:`~bland_sms.models.Erasure`.
 
     Args:
-        number: In any notation; a national one gets ``DEFAULT_COUNTRY_CODE``.
+        number: In any notation; a national one gets ``DEFAULT_COUNTRY_CODE`` and no other.
         dry_run: Count only.
+        by: Who erases, for the record.
+        keep_orders: The person's standing orders go on, under a fingerprint of the number that
+            cannot be reversed without the site's secret; else they end.
 
     Raises:
         NotANumberError: nothing is erased.
     """
-    numbers = _digits(number)
+    person = Person.of(number)
     forgotten = Forgotten()
-    with transaction.atomic(using=router.db_for_write(Conversation)):
-        whose = Q(user_digits__in=numbers) if numbers else Q(user_number=number.strip())
-        ids = list(Conversation.objects.filter(whose).order_by("pk").values_list("pk", flat=True))
-        if not ids and not numbers:
-            raise NotANumberError(
-                "not a phone number: give all its digits, best with + and the country"
-            )
-        for begin in range(0, len(ids), ROWS_PER_STATEMENT):
-            _forget_conversations(ids[begin : begin + ROWS_PER_STATEMENT], forgotten, dry_run)
-        forgotten.updates = _mask_reasons(_pattern(numbers or {number.strip()}), dry_run)
+    with write_transaction(Conversation):
+        ids = list(person.conversations().order_by("pk").values_list("pk", flat=True))
+        for some in batches(ids):
+            _forget_conversations(some, forgotten, dry_run)
+        forgotten.updates = _mask(BulkUpdate, person, dry_run)
+        _mask(DailyTotal, person, dry_run)
+        forgotten.items += _mask(BulkUpdateItem, person, dry_run)
+        forgotten.deliveries += _mask(WebhookDelivery, person, dry_run)
+        others = PastedLine.objects.exclude(conversation_id__in=ids)
+        forgotten.lines += _mask(PastedLine, person, dry_run, others)
+        _mask(SyncRun, person, dry_run)
+        forgotten.orders = forget_orders(person.key, dry_run=dry_run, keep=keep_orders)
+        forgotten.orders += _mask(StandingOrder, person, dry_run)
+        if any(asdict(forgotten).values()) and not dry_run:
+            Erasure.objects.create(requested_by_name=by[:255], counts=asdict(forgotten))
+            logger.info("erased a person: %s", json.dumps(asdict(forgotten)))
     return forgotten
 
 
-def _digits(number: str) -> frozenset[str]:
-    """The number's digits, with and without the default country; none if it is no whole number."""
-    terms = parse_search(number).terms
-    return terms[0].exact if len(terms) == 1 else frozenset()
+@dataclass(frozen=True)
+class Affected:
+    """A conversation that :func:`forget` would erase."""
+
+    conversation_id: str
+    number: str
+    """Its last two characters."""
+    messages: int
+
+
+def affected(number: str) -> list[Affected]:
+    """Which conversations :func:`forget` would erase. Raises NotANumberError."""
+    rows = Person.of(number).conversations().filter(erased_at__isnull=True).order_by("pk")
+    return [
+        Affected(row.pk, f"…{row.user_number[-2:]}", row.messages.count())
+        for row in rows.only("pk", "user_number")
+    ]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A place where a person is still named."""
+
+    table: str
+    column: str
+    pk: str
+
+
+def traces(number: str) -> Iterator[Trace]:
+    """Wherever a number or an address still stands: every text column of every table of ours,
+    the admin's History, and sessions in the database.
+
+    Raises:
+        NotANumberError: an empty text would be found everywhere.
+    """
+    key = typed_key(number, get_settings().default_country_code)
+    if not key:
+        raise NotANumberError(_("not a phone number and not an address"))
+    person = Person(key, _pattern(key))
+    own = list(apps.get_app_config("bland_sms").get_models())
+    for model in [*own, *_models("admin.LogEntry")]:
+        columns = _text_columns(model)
+        rows = model._default_manager.using(using(model))
+        for pk, *values in by_key(rows.values_list("pk", *columns), key=itemgetter(0)):
+            for column, value in zip(columns, values, strict=True):
+                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                if person.is_in(text) or (column == "customer_key" and value == key):
+                    yield Trace(model._meta.db_table, column, str(pk))
+    for model in _models("sessions.Session"):
+        for session in by_key(model._default_manager.all()):
+            told = json.dumps(session.get_decoded(), ensure_ascii=False, default=str)
+            if person.is_in(told):
+                yield Trace(model._meta.db_table, "session_data", "…")
+
+
+def _models(name: str) -> list[type[Model]]:
+    app_label = name.split(".", maxsplit=1)[0]
+    return [apps.get_model(name)] if apps.is_installed(f"django.contrib.{app_label}") else []
+
+
+def _text_columns(model: type[Model]) -> list[str]:
+    """Columns that may hold text that people wrote; ids and hashes do not."""
+    fields: Sequence[Field[Any, Any]] = model._meta.concrete_fields
+    return [
+        field.attname
+        for field in fields
+        if isinstance(field, (CharField, TextField, JSONField))
+        and not isinstance(field, BlandIdField)
+        and not field.choices
+        and field.name not in _NOT_TEXT
+    ]
+
+
+# --- conversations ------------------------------------------------------------------------------
 
 
 def _forget_conversations(ids: Sequence[str], forgotten: Forgotten, dry_run: bool) -> None:
@@ -83,6 +234,10 @@ def _forget_conversations(ids: Sequence[str], forgotten: Forgotten, dry_run: boo
     calls = WebhookDelivery.objects.filter(conversation_id__in=ids).exclude(reason="")
     forgotten.items += items.count() if dry_run else items.update(message="")
     forgotten.deliveries += calls.count() if dry_run else calls.update(reason="")
+    # Of an ending, such as "0001", only the conversation tells whose it is. What names the whole
+    # person is counted where it is masked.
+    lines = PastedLine.objects.filter(conversation_id__in=ids).exclude(text=ERASED)
+    forgotten.lines += lines.count() if dry_run else lines.update(text=ERASED)
     forgotten.history += _forget_history(ids, dry_run)
     if dry_run:
         forgotten.conversations += len(ids)
@@ -102,50 +257,74 @@ def _forget_history(ids: Sequence[str], dry_run: bool) -> int:
     entries = LogEntry.objects.filter(
         content_type=ContentType.objects.get_for_model(Conversation), object_id__in=ids
     )
-    # MariaDB finds "CONV_1" as well where "conv_1" is asked for, and that is somebody else.
+    # MariaDB finds "CONV_1" as well where "conv_1" is asked for, and that is another person.
     wanted = set(ids)
     found = [pk for pk, object_id in entries.values_list("pk", "object_id") if object_id in wanted]
     if not dry_run:
-        for begin in range(0, len(found), ROWS_PER_STATEMENT):
-            some = LogEntry.objects.filter(pk__in=found[begin : begin + ROWS_PER_STATEMENT])
-            some.update(object_repr=F("object_id"), change_message=ERASED)
+        for some in batches(found):
+            LogEntry.objects.filter(pk__in=some).update(
+                object_repr=F("object_id"), change_message=ERASED
+            )
     return len(found)
 
 
-# --- what staff wrote -------------------------------------------------------------------------
+# --- words that name a person ---------------------------------------------------------------
 
 
-def _pattern(numbers: Collection[str]) -> re.Pattern[str]:
-    """Finds a number in any notation: with or without its country, spaces, brackets, dashes."""
-    endings = {
-        number[begin:]
-        for number in numbers
-        for begin in range(max(1, len(number) - FEWEST_DIGITS + 1))
-    }
-    longest_first = sorted(endings, key=len, reverse=True)
-    ways = "|".join(_BETWEEN_DIGITS.join(map(re.escape, ending)) for ending in longest_first)
-    return re.compile(rf"(?<!\d)[+(]{{0,2}}0{{0,2}}(?:{ways})(?!\d)", re.IGNORECASE)
+def _pattern(key: str) -> re.Pattern[str]:
+    """Finds a person in a text: an address as a whole; a number in any notation, with or without
+    its country."""
+    if not key.isdigit():
+        return re.compile(rf"(?<![\w.+-]){re.escape(key)}(?![\w-]|\.\w)", re.IGNORECASE)
+    endings: Collection[str] = [
+        key[begin:] for begin in range(max(1, len(key) - FEWEST_DIGITS + 1))
+    ]
+    ways = "|".join(_BETWEEN_DIGITS.join(ending) for ending in endings)
+    return re.compile(rf"(?<!\d)[+(]{{0,2}}0{{0,2}}(?:{ways})(?!\d)")
 
 
-def _mask_reasons(pattern: re.Pattern[str], dry_run: bool) -> int:
-    """Take the number out of what staff wrote about updates; no other table holds such words."""
-    written = BulkUpdate.objects.exclude(reason="", selection="").order_by("pk")
+def _mask(
+    model: type[Model], person: Person, dry_run: bool, rows: QuerySet[Any] | None = None
+) -> int:
+    """Take the person out of all text columns of a table, or of some rows; in how many rows."""
+    columns = _text_columns(model)
+    is_empty = Q(**{name: "" for name in columns if not _is_json(model, name)})
+    is_empty &= Q(**{name: {} for name in columns if _is_json(model, name)})
+    rows = model._default_manager.all() if rows is None else rows
+    rows = rows.exclude(is_empty)
     masked = 0
-    for pk, *told in written.values_list("pk", "reason", "selection").iterator(chunk_size=1000):
-        reason, selection = (_masked(text, pattern) for text in told)
-        if [reason, selection] == told:
+    for pk, *told in by_key(rows.values_list("pk", *columns), key=itemgetter(0)):
+        values = dict(zip(columns, told, strict=True))
+        changed = {
+            name: person.masked(value)
+            for name, value in values.items()
+            if person.masked(value) != value
+        }
+        if not changed:
             continue
         masked += 1
         if not dry_run:
-            BulkUpdate.objects.filter(pk=pk).update(reason=reason[:200], selection=selection[:500])
+            for name, value in changed.items():
+                length = model._meta.get_field(name).max_length  # type: ignore[union-attr]
+                changed[name] = value[:length] if isinstance(value, str) and length else value
+            model._default_manager.filter(pk=pk).update(**changed)
     return masked
 
 
+def _is_json(model: type[Model], name: str) -> bool:
+    return isinstance(model._meta.get_field(name), JSONField)
+
+
+def _digits_in_place(text: str) -> str:
+    """The text with digits of any script as ASCII, each where it was."""
+    if text.isascii():
+        return text
+    return "".join(folded(char) if char.isdecimal() else char for char in text)
+
+
 def _masked(text: str, pattern: re.Pattern[str]) -> str:
-    # Digits of any script, each in the place of its own, so that what is found is where it was.
-    folded = "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
     parts, end = [], 0
-    for found in pattern.finditer(folded):
+    for found in pattern.finditer(_digits_in_place(text)):
         parts += [text[end : found.start()], ERASED]
         end = found.end()
     return "".join([*parts, text[end:]])

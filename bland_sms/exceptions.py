@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
+from typing import Any
+
+from .reasons import Failure
 
 MAX_TEXT = 200
 """Characters of Bland's own words that are kept. An error page can be megabytes long."""
@@ -27,20 +30,48 @@ class BlandError(Exception):
 
     ``code`` is the machine-readable cause: Bland's own word where it sent one
     (``CONVERSATION_NOT_FOUND``), else one of ours (``no_answer``). It is what an item of the
-    ledger keeps as ``error_code`` and what the REST API answers as ``code``.
+    ledger keeps as ``error_code`` and what the REST API answers as ``code``. ``str()`` is a
+    sentence in the active language.
     """
 
     code = "error"
+    message = ""
+    """Bland's own words."""
     status_code: int | None = None
     retry_after_seconds: float | None = None
     observed_at: datetime | None = None
     """When the request that failed was sent. ``None``: nothing was sent."""
     gave_up: GaveUp | None = None
     """Why a failure that may pass was not tried again."""
+    cut_off: bool = False
+    """Our own deadline ended the wait, earlier than ``READ_TIMEOUT`` or ``CONNECT_TIMEOUT``."""
+
+    def __init__(self, cause: str = "", **params: Any) -> None:
+        """
+        Args:
+            cause: A finer code of the table in ``reasons``, where we know more than ``code``.
+            params: JSON values, the parameters of its sentence.
+        """
+        super().__init__(cause)
+        self.cause = cause
+        self.params = params
+
+    @property
+    def failure(self) -> Failure:
+        """What a row keeps of it."""
+        return Failure.of(self.code, self.own_params, self.status_code, self.message)
+
+    @property
+    def own_params(self) -> dict[str, Any]:
+        """The same without what Bland said, for rows that have columns for it."""
+        return {**self.params, "cause": self.cause} if self.cause else dict(self.params)
+
+    def __str__(self) -> str:
+        return str(self.failure)
 
 
 class BlandNotSentError(BlandError):
-    """Nothing was asked: the time was up or somebody stopped the job before its turn came."""
+    """Nothing was sent: the time was up, or the job was stopped before that."""
 
     code = "not_attempted"
 
@@ -95,12 +126,12 @@ class BlandAPIError(BlandError):
         *,
         retry_after_seconds: float | None = None,
     ) -> None:
+        super().__init__()
+        self.args = (status_code, code, message)
         self.status_code = status_code
         self.code = code or f"http_{status_code}"
         self.message = message
         self.retry_after_seconds = retry_after_seconds
-        words = [f"HTTP {status_code}", code, message]
-        super().__init__(" ".join(word for word in words if word))
 
 
 class BlandUnavailableError(BlandAPIError):
@@ -128,3 +159,13 @@ TRANSIENT_ERRORS = (BlandConnectionError, BlandOutcomeUnknownError, BlandUnavail
 
 STOPPING_ERRORS = (BlandConfigurationError, BlandAuthenticationError, BlandRouteError)
 """No other row can succeed either."""
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """The same exception without the frames it came through, and without what it grew from.
+
+    A debug page or an error tracker shows the local variables of every frame of a traceback, and
+    below our own these hold the key. To be raised at once, with ``from None``.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

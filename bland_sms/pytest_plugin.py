@@ -7,6 +7,7 @@ nothing of the extra ``testing`` before one of the fixtures is used.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +34,8 @@ def fake_bland(
     except ModuleNotFoundError as error:
         pytest.fail(_missing(str(error.name)), pytrace=False)
     _connect(bland, settings, monkeypatch)
-    yield bland
+    with _announced_in_test_cases():
+        yield bland
     bland.stop()
 
 
@@ -47,7 +49,8 @@ def bland_sandbox(
 
     with BlandSandbox() as bland:
         _connect(bland, settings, monkeypatch, READ_TIMEOUT=SOCKET_TIMEOUT_SECONDS)
-        yield bland
+        with _announced_in_test_cases():
+            yield bland
 
 
 def _settings(request: pytest.FixtureRequest) -> Any:
@@ -58,7 +61,10 @@ def _settings(request: pytest.FixtureRequest) -> Any:
 
 
 def _missing(package: str) -> str:
-    return f'{package} is not installed, which this fixture needs: pip install "bland-sms[testing]"'
+    return (
+        f"{package} is not installed, which this fixture needs: "
+        'install bland-sms with its extra "testing"'
+    )
 
 
 def _connect(bland: StandIn, settings: Any, monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
@@ -71,51 +77,43 @@ def _connect(bland: StandIn, settings: Any, monkeypatch: pytest.MonkeyPatch, **v
         "CA_BUNDLE": None,
         **values,
     }
-    monkeypatch.setattr("bland_sms.pacing.FIRST_BACK_OFF_SECONDS", 0.0)
-    monkeypatch.setattr("bland_sms.pacing.START_RATE", 10_000.0)
-    monkeypatch.setattr("bland_sms.pacing.REFUSED_PAUSE_SECONDS", 0.0)
-    _announce_in_test_cases(monkeypatch)
+    monkeypatch.setattr("bland_sms.pacing.allowance.FIRST_BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setattr("bland_sms.pacing.rate.START_RATE", 10_000.0)
+    monkeypatch.setattr("bland_sms.pacing.pacer.REFUSED_PAUSE_SECONDS", 0.0)
 
 
 # --- after commit, in a test that commits nothing ---------------------------------------------
 
 
-def _announce_in_test_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def _announced_in_test_cases() -> Iterator[None]:
     """Let what the app does after commit happen inside a test case's own transaction.
 
     That one is never committed, so a plain ``django_db`` test would see no signal. What the host
     registered with ``on_commit`` itself is left to Django.
     """
-    from django.db import transaction
-    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db import connections
 
-    leave, register = transaction.Atomic.__exit__, BaseDatabaseWrapper.on_commit
-
-    def leave_and_announce(self: Any, kind: Any, error: Any, traceback: Any) -> None:
-        leave(self, kind, error, traceback)
-        if kind is None:
-            _run_ours(transaction.get_connection(self.using))
-
-    def register_and_announce(self: Any, function: Any, robust: bool = False) -> None:
-        register(self, function, robust)
-        _run_ours(self)
-
-    monkeypatch.setattr(transaction.Atomic, "__exit__", leave_and_announce)
-    monkeypatch.setattr(BaseDatabaseWrapper, "on_commit", register_and_announce)
+    with ExitStack() as stack:
+        for connection in connections.all():
+            stack.enter_context(connection.execute_wrapper(_after_release))
+        yield
 
 
-def _run_ours(connection: Any) -> None:
-    """Call what the app left for after commit, where only a test case's transaction is open."""
+def _after_release(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
+    """A statement; at the end of the outermost block inside a test case, what waited for commit."""
+    from .database import AfterCommit
+
+    result = execute(sql, params, many, context)
+    connection = context["connection"]
     blocks = connection.atomic_blocks
-    if not blocks or not all(block._from_testcase for block in blocks):
-        return
-    waiting, connection.run_on_commit = connection.run_on_commit, []
-    connection.run_on_commit += [entry for entry in waiting if not _is_ours(entry[1])]
-    for _savepoints, function, _is_robust in waiting:
-        if _is_ours(function):
-            function()
-
-
-def _is_ours(function: Any) -> bool:
-    function = getattr(function, "func", function)  # what a partial calls
-    return str(getattr(function, "__module__", "")).startswith("bland_sms.")
+    is_over = blocks and all(block._from_testcase for block in blocks)
+    if is_over and str(sql).startswith("RELEASE SAVEPOINT"):
+        waiting, connection.run_on_commit = connection.run_on_commit, []
+        for entry in waiting:
+            if not isinstance(entry[1], AfterCommit):
+                connection.run_on_commit.append(entry)
+        for _savepoints, function, _is_robust in waiting:
+            if isinstance(function, AfterCommit):
+                function()
+    return result

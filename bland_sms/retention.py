@@ -11,7 +11,9 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from .conf import get_settings
-from .models import BulkUpdate, BulkUpdateItem, SyncRun, WebhookDelivery
+from .models import BulkUpdate, BulkUpdateItem, DailyTotal, PastedLine, SyncRun, WebhookDelivery
+from .models.event import day_of
+from .summary import LONGEST_DAYS
 from .updates import DRAFT_LIFE
 
 ROWS_PER_STATEMENT = 500
@@ -24,17 +26,18 @@ class Pruned:
     deliveries: int = 0
     sync_runs: int = 0
     drafts: int = 0
+    daily_totals: int = 0
     updates: int = 0
     items: int = 0
     """Of drafts and updates."""
 
 
 def prune(*, dry_run: bool = False) -> Pruned:
-    """Delete what is older than the settings say, in small batches that hold up nobody.
+    """Delete what is older than the settings say, in small batches that hold no lock for long.
 
     Deliveries and sync runs go after ``RETENTION_DAYS``, updates at rest after
-    ``LEDGER_RETENTION_DAYS`` if that is set, drafts after an hour. Of the sync runs those stay
-    that the next one begins from.
+    ``LEDGER_RETENTION_DAYS`` if that is set, drafts after an hour, totals after 400 days; events
+    stay with their conversations. Of the sync runs those stay that the next one begins from.
     """
     settings = get_settings()
     now = timezone.now()
@@ -48,9 +51,12 @@ def prune(*, dry_run: bool = False) -> Pruned:
         status=BulkUpdate.Status.DRAFT, created_at__lt=now - DRAFT_LIFE
     )
     pruned.drafts = _prune_updates(drafts, delete, pruned)
+    pruned.daily_totals = delete(
+        DailyTotal.objects.filter(day__lt=day_of(now) - timedelta(days=LONGEST_DAYS))
+    )
     if settings.ledger_retention_days is not None:
         at_rest = BulkUpdate.objects.filter(
-            status__in=(BulkUpdate.Status.FINISHED, BulkUpdate.Status.CANCELLED),
+            status__in=BulkUpdate.Status.AT_REST,
             finished_at__lt=now - timedelta(days=settings.ledger_retention_days),
         )
         pruned.updates = _prune_updates(at_rest, delete, pruned)
@@ -71,8 +77,9 @@ def _needed_runs() -> list[int]:
 def _prune_updates(
     updates: QuerySet[BulkUpdate], delete: Callable[[QuerySet[Any]], int], pruned: Pruned
 ) -> int:
-    """Items first and in batches: a cascade would take all of them at once."""
+    """Items and lines first and in batches: a cascade would take all of them at once."""
     pruned.items += delete(BulkUpdateItem.objects.filter(bulk_update__in=updates))
+    delete(PastedLine.objects.filter(bulk_update__in=updates))
     return delete(updates)
 
 

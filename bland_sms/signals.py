@@ -9,9 +9,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from django.db import router, transaction
 from django.db.models import Model
 from django.dispatch import Signal
+
+from .database import after_commit
 
 logger = logging.getLogger("bland_sms.signals")
 
@@ -32,17 +33,21 @@ webhook_received = Signal()
 """A verified webhook was noted, for the first time; its conversation is not copied yet. Arguments:
 ``delivery``."""
 
+standing_order_applied = Signal()
+"""A standing order has conversations deactivated: the update is recorded, and carried out next.
+Arguments: ``order``, ``bulk_update``, ``conversation_ids``."""
+
+standing_order_suspended = Signal()
+"""A standing order does nothing until a person renews it. Arguments: ``order`` (``None``: all that
+were in force), ``code``."""
+
 
 def announce(
     signal: Signal, sender: type[Model], make_arguments: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    """Send ``signal`` once for each set of arguments, after commit, if anybody listens."""
+    """Send ``signal`` once for each set of arguments, after commit, if there are receivers."""
     if signal.has_listeners(sender):
-        transaction.on_commit(
-            lambda: _send(signal, sender, make_arguments()),
-            using=router.db_for_write(sender),
-            robust=True,
-        )
+        after_commit(lambda: _send(signal, sender, make_arguments()), sender)
 
 
 def _send(signal: Signal, sender: type, all_arguments: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from .webhooks import webhook
 app_name = "bland_sms"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("webhook/", webhook, name="webhook"),
+    path("webhook", webhook),  # a redirect would lose what is posted
     path("health/", health_view, name="health"),
     path("api/v1/", include("bland_sms.api.urls")),
 ]

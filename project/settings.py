@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
+import dj_database_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -42,6 +42,7 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "project.urls"
 WSGI_APPLICATION = "project.wsgi.application"
+ASGI_APPLICATION = "project.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -57,50 +58,27 @@ TEMPLATES = [
     }
 ]
 
-ENGINES = {
-    "sqlite": "django.db.backends.sqlite3",
-    "postgres": "django.db.backends.postgresql",
-    "postgresql": "django.db.backends.postgresql",
-    "mysql": "django.db.backends.mysql",
-    "mariadb": "django.db.backends.mysql",
-}
+# dj-database-url knows MariaDB only under the name of MySQL.
+dj_database_url.register("mariadb", "django.db.backends.mysql")
 
 
-def database(url: str) -> dict[str, object]:
-    """Django's settings for a URL such as ``postgresql://user:password@host:5432/name``."""
-    parts = urlsplit(url)
-    if parts.scheme not in ENGINES:
-        raise ImproperlyConfigured(
-            f"DATABASE_URL: unknown scheme {parts.scheme!r}, use one of {', '.join(ENGINES)}"
-        )
-    engine = ENGINES[parts.scheme]
-    options: dict[str, object] = dict(parse_qsl(parts.query))
-    if parts.scheme == "sqlite":
-        return {
-            "ENGINE": engine,
-            "NAME": unquote(parts.path.removeprefix("/")) or BASE_DIR / "db.sqlite3",
-            "OPTIONS": {
-                # Readers never wait for the writer, and writers queue instead of failing.
-                "transaction_mode": "IMMEDIATE",
-                "timeout": 20,
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-                **options,
-            },
-        }
-    if engine.endswith("mysql"):
-        options.setdefault("charset", "utf8mb4")
-    return {
-        "ENGINE": engine,
-        "NAME": unquote(parts.path.removeprefix("/")),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": parts.hostname or "",
-        "PORT": parts.port or "",
-        "OPTIONS": options,
+def database(url: str) -> dict[str, Any]:
+    """Django's settings for a URL; without one, SQLite in the project's folder."""
+    default = {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}
+    found: dict[str, Any] = {**(dj_database_url.parse(url) if url else default)}
+    options: dict[str, dict[str, Any]] = {
+        "django.db.backends.sqlite3": {
+            # Readers never wait for the writer, and writers queue instead of failing.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+        "django.db.backends.mysql": {"charset": "utf8mb4"},
     }
+    return {**found, "OPTIONS": {**options.get(found["ENGINE"], {}), **found.get("OPTIONS", {})}}
 
 
-DATABASES = {"default": database(os.environ.get("DATABASE_URL") or "sqlite://")}
+DATABASES = {"default": database(os.environ.get("DATABASE_URL", ""))}
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
@@ -134,7 +112,6 @@ if BLAND_TASKS_BACKEND:
 BLAND_SMS = {
     "API_KEY": os.environ.get("BLAND_API_KEY", ""),
     "BASE_URL": os.environ.get("BLAND_BASE_URL") or "https://api.bland.ai",
-    "WEBHOOK_SECRETS": [
-        secret for secret in os.environ.get("BLAND_WEBHOOK_SECRETS", "").split(",") if secret
-    ],
+    # Separated by commas, white space or both.
+    "WEBHOOK_SECRETS": os.environ.get("BLAND_WEBHOOK_SECRETS", "").replace(",", " ").split(),
 }

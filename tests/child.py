@@ -1,12 +1,15 @@
-"""A process that carries out an update, and is killed while it does.
+"""A process that carries out an update, and is killed or stopped while it does.
 
     python -m tests.child DATABASE_NAME BASE_URL UPDATE [PAUSE]
 
-``PAUSE`` is ``answered`` or ``writing``: where it says so on stdout and waits to be killed.
+``PAUSE`` is ``answered`` or ``writing``: there it says so on stdout and waits to be killed; or
+``stopped`` or ``locked`` (inside the write transaction): there it says so and stops itself.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from typing import Any
@@ -16,25 +19,34 @@ from django.conf import settings
 
 
 def pause_at(name: str) -> None:
-    from bland_sms.updates.driver import _Drive
+    from bland_sms.updates import driver, window
 
-    method = {"answered": "_collect", "writing": "_write"}[name]
-    carry_on = getattr(_Drive, method)
+    if name != "stopped":  # few at once, so that it is in the middle of them
+        window.MOST_CLAIMED, driver.FLUSH_ROWS = 8, 4
+    place: Any
+    place, method = {
+        "answered": (driver._Drive, "_collect"),
+        "stopped": (driver._Drive, "_collect"),
+        "writing": (driver._Drive, "_write"),
+        "locked": (driver, "record"),
+    }[name]
+    carry_on = getattr(place, method)
     calls = []
 
-    def pause(self: Any, *args: Any) -> Any:
+    def pause(*args: Any) -> Any:
         calls.append(args)
         if len(calls) == 3:
             print("here", flush=True)
-            time.sleep(60)
-        return carry_on(self, *args)
+            if name in ("stopped", "locked"):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            else:
+                time.sleep(60)
+        return carry_on(*args)
 
-    setattr(_Drive, method, pause)
+    setattr(place, method, pause)
 
 
 def main(database: str, base_url: str, update_id: str, pause: str = "") -> None:
-    import os
-
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     settings.DATABASES["default"]["NAME"] = database
     settings.BLAND_SMS = {

@@ -46,9 +46,9 @@ def set_bland(settings: Any) -> Callable[..., None]:
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """No back-off between requests; what Bland asks for with Retry-After is still honoured."""
-    monkeypatch.setattr("bland_sms.pacing.FIRST_BACK_OFF_SECONDS", 0.0)
-    monkeypatch.setattr("bland_sms.pacing.START_RATE", 1000.0)
-    monkeypatch.setattr("bland_sms.pacing.REFUSED_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("bland_sms.pacing.allowance.FIRST_BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setattr("bland_sms.pacing.rate.START_RATE", 1000.0)
+    monkeypatch.setattr("bland_sms.pacing.pacer.REFUSED_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from bland_sms.models import (
     BulkUpdateItem,
     Conversation,
     Message,
+    PastedLine,
+    StandingOrder,
     SyncRun,
     WebhookDelivery,
 )
@@ -27,6 +29,8 @@ from tests.addresses import Address, addresses
 CHUNK = 1000
 MORE_THAN_IS_SHOWN = 250
 """Messages and items on the page of one."""
+FEWEST_FILLED = MORE_THAN_IS_SHOWN
+"""Rows beside which a benchmark adds those of its own."""
 LONGEST_THREAD = 2000
 OF_ONE_CUSTOMER = 30
 TRANSACTIONS = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET ")
@@ -46,6 +50,8 @@ class Rows:
         self.now = datetime.now(timezone.utc).replace(microsecond=0)
         self.bulk_update, self.queued = self._updates(2)
         self.bulk_update.save()
+        self.order = self._order(-1)
+        self.order.save()
         self.queued.status, self.queued.counts_at_rest = "queued", None
         self.queued.save()
 
@@ -54,11 +60,13 @@ class Rows:
         new = range(self.number, number)
         _write(Conversation, map(self._conversation, new))
         _write(BulkUpdate, self._updates(len(new)))
+        _write(StandingOrder, map(self._order, new))
         _write(SyncRun, map(self._run, new))
         _write(WebhookDelivery, map(self._delivery, new))
         of_one = range(self._of_one(self.number), self._of_one(number))
         _write(Message, (self._message(index) for index in of_one if index < LONGEST_THREAD))
         _write(BulkUpdateItem, map(self._item, of_one))
+        _write(PastedLine, map(self._line, of_one))
         self.number = number
         self.bulk_update.counts_at_rest = self.bulk_update.counts()
         self.bulk_update.save()
@@ -90,6 +98,16 @@ class Rows:
         )
         row.derive()
         return row
+
+    def _order(self, number: int) -> StandingOrder:
+        return StandingOrder(
+            customer_key=f"1555{number + 1:07d}",  # the first customer has none: see self.order
+            reason="asked by phone",
+            requested_by=self.owner,
+            requested_by_name="dana",
+            source="admin",
+            starts_at=self.now,
+        )
 
     def _message(self, number: int) -> Message:
         return Message(
@@ -124,6 +142,16 @@ class Rows:
             http_status=404 if number == 1 else 200,
             previous_is_active=True,
             finished_at=self.now - timedelta(hours=2),
+        )
+
+    def _line(self, number: int) -> PastedLine:
+        return PastedLine(
+            bulk_update=self.bulk_update,
+            number=number + 1,
+            text=f"+1555{number:07d}",
+            state="ambiguous" if number % 10 == 0 else "found",
+            conversation_id=None if number % 10 == 0 else row_id(number),
+            candidates=[{"customer": f"1555{number:07d}"}] if number % 10 == 0 else [],
         )
 
     def _run(self, number: int) -> SyncRun:
@@ -169,6 +197,8 @@ class Rows:
             return row_id(0)
         if "bulk" in address.route:
             return self.bulk_update.pk
+        if "standing" in address.route:
+            return self.order.pk
         model = SyncRun if "syncrun" in address.route else WebhookDelivery
         return model._default_manager.order_by("pk").values_list("pk", flat=True)[0]
 
@@ -179,18 +209,29 @@ NOT_PAGES = {
         for model in ("conversation", "bulkupdate", "syncrun", "webhookdelivery")
         for page in ("add/", "<id>/", "<id>/delete/")
     ),
+    *(
+        f"admin/{model}/search/"
+        for model in ("conversation", "bulkupdate", "standingorder", "syncrun", "webhookdelivery")
+    ),
+    "admin/standingorder/<id>/",
+    "admin/standingorder/<id>/delete/",
+    *(f"admin/standingorder/<id>/{verb}/" for verb in ("lift", "renew", "again", "review")),
+    "api/v1/standing-orders/<id>/lift/",
     "admin/conversation/sync/",
     *(
         f"admin/conversation/<id>/{verb}/"
-        for verb in ("deactivate", "reactivate", "deactivate-customer", "refresh")
+        for verb in ("deactivate", "reactivate", "deactivate-customer", "refresh", "copy")
     ),
     "admin/bulkupdate/<id>/confirm/",
+    "admin/bulkupdate/<id>/pick/",
     *(f"admin/bulkupdate/<id>/{verb}/" for verb in ("run", "cancel", "retry", "undo")),
     "api/v1/conversations/<id>/refresh/",
     *(f"api/v1/bulk-updates/<id>/{verb}/" for verb in ("continue", "retry", "cancel", "undo")),
     "api/v1/schema/",
     # One statement for each thousand rows, and all of them are the answer.
     "admin/bulkupdate/<id>/results.csv",
+    "admin/bulkupdate/<id>/lines.csv",
+    "admin/bulkupdate/ledger.csv",
 }
 """What shows no rows: what is pressed, and what there is none of."""
 VARIANTS = {
@@ -202,12 +243,25 @@ VARIANTS = {
         "our_number=+16660000001",
         "change=waiting",
         "change=failed",
+        "event=started:2026-01-01:2026-12-31",
+        "event=deactivated_by_us:2026-01-01:2026-12-31",
         "q=0000077",
         f"q={row_id(7)}x",
         "q=+15550000000&status=active",
     ),
     "admin/conversation/<id>/change/": ("all",),
-    "admin/bulkupdate/": ("p=2", "whose=mine", "outcome=running", "outcome=failures"),
+    "admin/bulkupdate/": (
+        "p=2",
+        "whose=mine",
+        "outcome=running",
+        "outcome=failures",
+        "outcome=undone",
+        "source__exact=api",
+        "started=7d",
+        "started_from=2020-01-01&started_to=2020-02-01",
+        "q=+15550000000",
+    ),
+    "admin/standingorder/": ("p=2", "state=in_force", "state=ended", "whose=mine", "q=15550000007"),
     "admin/syncrun/": ("p=2", "status__exact=finished"),
     "admin/webhookdelivery/": ("p=2", "state__exact=failed", f"q={row_id(7)}"),
     "api/v1/conversations/": (

@@ -24,3 +24,10 @@ if str(DATABASES["default"]["ENGINE"]).endswith("sqlite3"):  # noqa: F405
 if find_spec("django_tasks_db") and (find_spec("django.tasks") or find_spec("django_tasks")):
     # Its tables, for the tests with a real worker; the backend in force stays the immediate one.
     INSTALLED_APPS = [*INSTALLED_APPS, "django_tasks_db"]  # noqa: F405
+
+# A database of another collation: TEST_DATABASE_TEMPLATE on PostgreSQL, TEST_DATABASE_COLLATION on
+# MariaDB and MySQL.
+for _option in ("TEMPLATE", "COLLATION"):
+    if f"TEST_DATABASE_{_option}" in os.environ:
+        DATABASES["default"].setdefault("TEST", {})  # noqa: F405
+        DATABASES["default"]["TEST"][_option] = os.environ[f"TEST_DATABASE_{_option}"]  # noqa: F405

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +21,11 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import include, path, reverse
 from django.utils import timezone
 
-from bland_sms.admin import BulkUpdateAdmin, ConversationAdmin, SyncRunAdmin, mirrored
+from bland_sms import updates
+from bland_sms.admin import BulkUpdateAdmin, ConversationAdmin, SyncRunAdmin, base
+from bland_sms.mirror import apply_conversation
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation, SyncRun
+from bland_sms.payloads import ConversationPayload
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.sync import refresh
 
@@ -198,10 +202,92 @@ def test_list__says_when_it_was_copied(desk: Client, copied: Copied) -> None:
     assert "Copied from Bland 4 minutes ago" in text
 
 
-def test_list__never_copied_names_the_command(desk: Client) -> None:
+def test_list__never_copied_names_the_next_step(
+    desk: Client, login: Login, sandbox: BlandSandbox
+) -> None:
     text = words(desk.get(LIST).content.decode())
-    assert "Nothing was copied from Bland yet" in text
-    assert "bland_sms_sync" in text
+    assert "Nothing was copied from Bland yet." in text
+    assert "Copy your conversations now" in text
+    text = words(login("view_conversation").get(LIST).content.decode())
+    assert "Nothing was copied from Bland yet. Ask an administrator of this site" in text
+    assert "bland_sms_sync" not in text  # staff have no terminal
+
+
+def test_list__an_account_without_conversations_says_so(desk: Client) -> None:
+    SyncRun.objects.create(status=SyncRun.Status.FINISHED, walk_began_at=timezone.now())
+    assert "has no SMS conversations yet" in words(desk.get(LIST).content.decode())
+    assert "has no SMS conversations yet" not in words(
+        desk.get(f"{LIST}?status=active").content.decode()
+    )
+
+
+def test_list__checkboxes_name_the_customer(desk: Client, known: Known) -> None:
+    pk = known(last_message_at="2026-01-02T03:04:05.000Z")
+    html = desk.get(LIST).content.decode()
+    [box] = re.findall(r'<input type="checkbox"[^>]*_selected_action[^>]*>', html)
+    assert f'value="{pk}"' in box
+    label = re.search('aria-label="([^"]*)"', box)
+    assert label is not None
+    assert CUSTOMER in label[1]
+    assert " ago" in label[1]
+    assert pk not in label[1]
+
+
+def test_list__counts_are_grouped_and_end_at_the_cap(
+    desk: Client, copied: Copied, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.USE_THOUSAND_SEPARATOR = True
+    copied(1200)
+    html = desk.get(LIST).content.decode()
+    assert "1,200 conversations" in words(html)
+    assert "Show all" not in html
+    assert 'data-actions-icnt="50"' in html
+    monkeypatch.setattr(base, "COUNT_CAP", 1100)
+    assert "1,100+ conversations" in words(desk.get(LIST).content.decode())
+
+
+@pytest.mark.parametrize(("activity", "number"), [("older", 3), ("older90", 2), ("older180", 1)])
+def test_list__older_than(activity: str, number: int, desk: Client, copied: Copied) -> None:
+    for pk, days in zip(copied(4), (1, 31, 91, 181), strict=True):
+        at = timezone.now() - timedelta(days=days)
+        Conversation.objects.filter(pk=pk).update(last_activity_at=at)
+    assert len(listed(desk.get(f"{LIST}?activity={activity}").content.decode())) == number
+
+
+def test_list__from_one_day_to_another(desk: Client, copied: Copied, settings: Any) -> None:
+    settings.TIME_ZONE = "Europe/Berlin"
+    times = ("2026-01-01T22:59:00Z", "2026-01-01T23:00:00Z", "2026-01-02T23:01:00Z")
+    for pk, at in zip(copied(3), times, strict=True):
+        Conversation.objects.filter(pk=pk).update(last_activity_at=at)
+
+    def found(query: str) -> set[str]:
+        return listed(desk.get(f"{LIST}?{query}").content.decode())
+
+    assert found("activity_from=2026-01-02&activity_to=2026-01-02") == {"conv_0001"}
+    assert found("activity_from=2026-01-03") == {"conv_0002"}
+    for odd in ("9999-12-31", "0001-01-01", "2026-02-31", "soon"):
+        assert len(found(f"activity_from={odd}&activity_to={odd}")) == 3
+    html = desk.get(f"{LIST}?status=active&activity_to=2026-01-02").content.decode()
+    assert '<input type="date" name="activity_to" value="2026-01-02" form="' in html
+    assert '<input type="hidden" name="status" value="active">' in html
+
+
+def test_times__are_exact_with_their_zone(desk: Client, known: Known, settings: Any) -> None:
+    settings.TIME_ZONE = "Europe/Berlin"
+    known(last_message_at="2026-01-02T03:04:05.000Z")
+    title = 'title="Jan. 2, 2026, 4:04 a.m. CET"'
+    assert title in desk.get(LIST).content.decode()
+
+
+def test_thread__links_no_update_that_the_reader_may_not_see(
+    desk: Client, login: Login, known: Known
+) -> None:
+    press(desk, known(), "deactivate")
+    pk = BulkUpdate.objects.get().pk
+    assert f'bulkupdate/{pk}/change/">update {pk}</a>' in page(desk, "conv_1")
+    html = page(login("view_conversation"), "conv_1")
+    assert f"update {pk}" in html
+    assert f"bulkupdate/{pk}/change/" not in html
 
 
 def test_list__not_found_at_bland_is_marked(desk: Client, known: Known) -> None:
@@ -228,7 +314,7 @@ def test_list__cost_does_not_grow_with_rows(desk: Client, copied: Copied) -> Non
 
 @pytest.fixture
 def low_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirrored, "COUNT_CAP", 6)
+    monkeypatch.setattr(base, "COUNT_CAP", 6)
     monkeypatch.setattr(ConversationAdmin, "list_per_page", 3)
 
 
@@ -314,6 +400,33 @@ def test_filter__requested_change(desk: Client, sandbox: BlandSandbox, copied: C
     assert listed(desk.get(LIST, {"change": "failed"}).content.decode()) == {ids[0]}
 
 
+def test_cancelled_item__hides_no_failure(
+    desk: Client, sandbox: BlandSandbox, copied: Copied, started: Any
+) -> None:
+    """Neither in the list nor in the filter: nothing was asked of Bland since."""
+    ids = copied(2)
+    sandbox.faults.add(f"PATCH {ids[0]}", "400")
+    act(desk, "deactivate_selected", ids[:1])
+    started(ids)
+    updates.cancel(BulkUpdate.objects.latest("pk"))
+    html = desk.get(LIST, {"change": "failed"}).content.decode()
+    assert listed(html) == {ids[0]}
+    assert "deactivation failed" in words(html)
+    assert words(desk.get(LIST).content.decode()).count("deactivation failed") == 1
+
+
+@pytest.mark.parametrize(("number", "is_done_at_once"), [(25, True), (26, False)])
+def test_deactivate_selected__inline_limit_includes_its_number(
+    number: int, is_done_at_once: bool, desk: Client, copied: Copied, set_bland: Any
+) -> None:
+    """25 conversations, as ``INLINE_LIMIT`` says by itself, return to the list with the outcome."""
+    set_bland(CONFIRM_OVER=1000)
+    ids = copied(number)
+    response = desk.post(LIST, {"action": "deactivate_selected", "_selected_action": ids})
+    assert (response["Location"] == LIST) is is_done_at_once
+    assert ("/bulkupdate/" in response["Location"]) is not is_done_at_once
+
+
 def test_filter__change_that_waits(desk: Client, copied: Copied, started: Any) -> None:
     ids = copied(3)
     started(ids[:1])
@@ -347,7 +460,9 @@ def test_conversation__is_not_edited(desk: Client, known: Known) -> None:
 def test_conversation__nothing_to_type_in_or_save(desk: Client, known: Known) -> None:
     html = page(desk, known())
     [form] = re.findall(r'<form[^>]*id="conversation_form".*?</form>', html, re.DOTALL)
-    assert not re.search(r'<(textarea|select|input (?!type="hidden"))', form)
+    fields = re.findall(r"<(?:textarea|select|input)\b[^>]*>", form)
+    # The reason of "Deactivate all" stands within it and belongs to a form of its own.
+    assert [one for one in fields if 'type="hidden"' not in one and ' form="' not in one] == []
 
 
 def test_list__offers_our_actions_and_no_deletion(desk: Client, copied: Copied) -> None:
@@ -462,7 +577,7 @@ def button_targets(html: str) -> set[str]:
         form_id = re.search(r'id="([^"]+)"', attributes)
         has_button = "<button" in inner or (form_id and f'form="{form_id[1]}"' in html)
         if action and has_button:
-            targets.add(action[1])
+            targets.add(action[1].partition("?")[0])  # behind it stands the place in the list
     return targets
 
 
@@ -578,7 +693,9 @@ def test_deactivate_selected__refused_key_stops_and_says_how_far_it_came(
     sandbox.faults.add("#8", "401")
     messages = told(act(desk, "deactivate_selected", ids))
     [text] = [text for level, text in messages if level == "error"]
-    found = re.match(r"Bland refused the key \(401\)\. (\d+) changed, (\d+) not attempted\.", text)
+    found = re.match(
+        r"Bland refused the key \(401\)\. Tell .* (\d+) changed, (\d+) not attempted\.", text
+    )
     assert found is not None, text
     done = list(at_bland(sandbox).values()).count(False)
     assert (int(found[1]), int(found[2])) == (done, 20 - done)
@@ -600,7 +717,9 @@ def test_deactivate_selected__outage_is_no_failure_of_rows(
     set_bland(BASE_URL="http://127.0.0.1:9")
     messages = told(act(desk, "deactivate_selected", ids))
     assert [level for level, _ in messages] == ["error"]
-    assert messages[0][1].startswith("Bland does not answer. 0 changed, 3 not attempted.")
+    assert messages[0][1].startswith(
+        "Bland does not answer. Retry in a while. 0 changed, 3 not attempted."
+    )
 
 
 def test_deactivate_selected__what_does_not_fit_into_the_time_stays_queued(
@@ -752,7 +871,8 @@ def test_conversation__others_of_its_customer(desk: Client, known: Known) -> Non
 def test_conversation__without_a_number_has_no_others(desk: Client, known: Known) -> None:
     known("conv_1", user_number="")
     known("conv_2", user_number="")
-    assert "conv_2" not in page(desk, "conv_1")
+    others = page(desk, "conv_1").partition("Other conversations of this customer")[2]
+    assert "conv_2" not in others.partition("</section>")[0]
 
 
 def test_conversation__other_without_a_time_is_not_of_1970(desk: Client, known: Known) -> None:
@@ -928,11 +1048,12 @@ def test_refresh_selected__each_outcome(
         ("USER", "Customer", "customer"),
         ("AGENT", "Agent", "ours"),
         ("HUMAN", "Rep", "ours"),
-        ("ROBOT_2", "ROBOT_2", "ours"),
+        ("ROBOT_2", "ROBOT_2", "unknown"),
+        (None, "Unknown sender", "unknown"),
     ],
 )
 def test_transcript__side_and_label(
-    sender: str, label: str, side: str, desk: Client, known: Known
+    sender: str | None, label: str, side: str, desk: Client, known: Known
 ) -> None:
     known(messages=[{"sender": sender, "message": "Good morning"}])
     [(found_side, inner)] = entries(page(desk, "conv_1"))
@@ -1036,6 +1157,47 @@ def test_transcript__odd_attachments_are_no_error(
     assert "look" in page(desk, "conv_1")
 
 
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({"attachments": {"kind": "image"}}, "Attachment (not shown)"),
+        ({"attachments": ["javascript:alert(1)"]}, "Attachment (not shown)"),
+        ({"media_url": "mms:7"}, "Attachment (not shown)"),
+        ({"attachments": {"url": "https://a.b/c"}}, "Attachment"),
+        ({"media_url": "https://a.b/c"}, "Attachment"),
+        ({"app_card": {"title": "Pay"}}, "Card"),
+        ({"message": None}, "(no text)"),
+        ({"message": " \n"}, "(no text)"),
+        ({"message": ["odd"]}, "(no text)"),
+    ],
+)
+def test_transcript__no_message_looks_empty(
+    told: dict[str, Any], shown: str, desk: Client, known: Known
+) -> None:
+    known(messages=[{"sender": "USER", **told}])
+    [(_side, inner)] = entries(page(desk, "conv_1"))
+    assert words(inner).removeprefix("Customer ").startswith(shown)
+    text = desk.get(f"{LIST}conv_1/transcript.txt").content.decode()
+    assert (shown if "https" not in str(told) else "https://a.b/c") in text
+
+
+def test_transcript__two_messages_that_share_an_id(desk: Client, known: Known) -> None:
+    known(messages=[{"id": "x", "sender": "USER", "message": text} for text in ("one", "two")])
+    html = page(desk, "conv_1")
+    shown = [words(inner) for _, inner in entries(html)]
+    assert [text.split()[1] for text in shown] == ["one", "two"]
+
+
+def test_transcript__messages_that_were_too_many(
+    desk: Client, known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bland_sms.payloads.messages.MAX_MESSAGES", 2)
+    known(messages=[{"sender": "USER", "message": text} for text in ("one", "two", "three")])
+    html = page(desk, "conv_1")
+    assert "1 earlier message was not copied." in html
+    assert ">one<" not in html
+
+
 BIDI = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
 
 
@@ -1078,7 +1240,7 @@ def test_transcript__newest_are_shown_and_the_earlier_offered(desk: Client, know
 
 def test_transcript__not_copied_yet_names_the_next_step(desk: Client, copied: Copied) -> None:
     Conversation.objects.create(pk="conv_bare")
-    assert "Press Refresh" in words(page(desk, "conv_bare"))
+    assert "Copy the messages now" in words(page(desk, "conv_bare"))
 
 
 def test_conversation__no_text_without_the_permission(login: Login, known: Known) -> None:
@@ -1105,6 +1267,73 @@ def test_conversation__text_with_the_permission(login: Login, known: Known) -> N
         assert text in html
 
 
+def table(html: str) -> dict[str, str]:
+    """The rows of the page's tables of values: name, and what is read beside it."""
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td></tr>', html, re.DOTALL)
+    return {words(name): words(value) for name, value in rows}
+
+
+def test_conversation__variables_extra_and_citations_are_tables(desk: Client, known: Known) -> None:
+    known(
+        variables={
+            "name": "Dana\nSmith",
+            "order": {"items": [{"sku": "A-1", "price": 2.5}, {"sku": "B-2", "gift": True}]},
+            "tags": ["new", "vip"],
+            "note": "",
+            "refund": None,
+            "empty": {},
+        },
+        citation_variables={"interest": {"value": "high"}},
+        batch={"id": 7},
+    )
+    html = page(desk, "conv_1")
+    told = table(html)
+    assert told["name"] == "Dana Smith"
+    assert told["order › items › 1 › sku"] == "A-1"
+    assert told["order › items › 1 › price"] == "2.5"
+    assert told["order › items › 2 › gift"] == "yes"
+    assert told["tags"] == "new vip"
+    assert (told["note"], told["refund"], told["empty"]) == ("empty", "nothing", "empty")
+    assert told["interest › value"] == "high"
+    assert told["batch › id"] == "7"
+    assert "citation_variables" not in html
+    assert "{&" not in html, "no JSON is left"
+    assert " style=" not in html.split("bland-sms-values", 1)[1].split("</fieldset>")[0]
+
+
+def test_conversation__values_are_escaped_and_bounded(desk: Client, known: Known) -> None:
+    known(
+        variables={
+            "<b>name</b>": "<script>alert(1)</script>\u202e",
+            "deep": json.loads('{"a":' * 50 + '"bottom"' + "}" * 50),
+            "last of all, in any order": list(range(3000)),
+        }
+    )
+    html = page(desk, "conv_1")
+    assert "<b>name" not in html
+    assert "<script>alert" not in html
+    assert "\u202e" not in html
+    told = table(html)
+    assert told["<b>name</b>"] == "<script>alert(1)</script>"
+    assert told["deep" + " › a" * 27].endswith('"bottom"' + "}" * 23)
+    assert len(told) <= 2 * 200
+    assert "2802 more values are not shown." in words(html)
+
+
+def test_conversation__what_bland_never_told_is_not_zero(desk: Client, known: Known) -> None:
+    apply_conversation(
+        ConversationPayload.from_json(
+            {"id": "conv_1", "is_active": True, "updated_at": "2026-01-01T00:00:00Z"}
+        ),
+        observed_at=timezone.now(),
+    )
+    assert Conversation.objects.get().message_count is None
+    assert "Messages not told" in words(page(desk, "conv_1"))
+    row = desk.get(LIST).content.decode().split('class="field-message_count"', 1)[1]
+    assert words(row[: row.index("</td>")]).endswith("not told")
+
+
+@pytest.mark.slow
 def test_conversation__cost_does_not_grow(desk: Client, known: Known, sandbox: Any) -> None:
     def cost() -> int:
         with CaptureQueriesContext(connection) as captured:

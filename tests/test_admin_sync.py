@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -81,7 +82,7 @@ def test_sync__trouble_is_told(fault: str, words: str, desk: Client, sandbox: Bl
     sandbox.faults.add("list", fault)
     [(level, text)] = told(desk.post(SYNC, follow=True))
     assert level == "error"
-    assert text.startswith("Nothing was copied: ")
+    assert text.startswith("Nothing was copied, what you see is the last copy.")
     assert words in text
 
 
@@ -179,6 +180,12 @@ def test_transcript__as_text(desk: Client, thread: str) -> None:
     ]
 
 
+def test_transcript__as_text_has_our_events(desk: Client, thread: str) -> None:
+    desk.post(f"{CHANGE}deactivate/")
+    lines = desk.get(f"{CHANGE}transcript.txt").content.decode().splitlines()
+    assert re.fullmatch(r"\[20.*\] Deactivated by dana, update \d+", lines[-1])
+
+
 def test_transcript__link_on_the_page(desk: Client, thread: str) -> None:
     assert "transcript.txt" in desk.get(f"{CHANGE}change/").content.decode()
 
@@ -210,3 +217,16 @@ def test_log__a_run_whose_process_died(desk: Client) -> None:
     html = desk.get(log).content.decode()
     assert "Interrupted: the next sync goes on from here" in html
     assert desk.get(f"{log}{dead.pk}/change/").status_code == 200
+
+
+def test_log__names_what_is_to_be_copied_again(desk: Client) -> None:
+    run = SyncRun.objects.create(status="finished", owed=[["conv_7", "no_answer"]])
+    html = desk.get(f"/admin/bland_sms/syncrun/{run.pk}/change/").content.decode()
+    assert "conv_7 (no_answer)" in html
+
+
+def test_log__a_lease_far_ahead_is_no_living_process(desk: Client) -> None:
+    runs.begin(SyncRun(mode="full"))
+    SyncRun.objects.update(lease_until=timezone.now() + timedelta(hours=3))
+    html = desk.get("/admin/bland_sms/syncrun/").content.decode()
+    assert "Interrupted: the next sync goes on from here" in html

@@ -17,7 +17,10 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import resolve, reverse
+from rest_framework import exceptions, permissions
+from rest_framework.settings import api_settings
 
+from bland_sms.api.conversations import ConversationViewSet
 from bland_sms.api.urls import urlpatterns
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation, Message
 from bland_sms.sandbox import BlandSandbox
@@ -97,6 +100,10 @@ def addresses() -> Iterator[tuple[str, str]]:
     yield from (("get", UPDATES), ("post", UPDATES), ("get", update), ("get", f"{update}items/"))
     for name in ("continue", "retry", "cancel", "undo"):
         yield "post", f"{update}{name}/"
+    yield "get", f"{API}summary/"
+    orders = f"{API}standing-orders/"
+    yield from (("get", orders), ("post", orders), ("get", f"{orders}1/"))
+    yield "post", f"{orders}1/lift/"
     if find_spec("drf_spectacular"):
         yield "get", f"{API}schema/"
 
@@ -631,3 +638,60 @@ def test_browsable__pages_and_forms(lead: Client, started: Any) -> None:
 def test_urls__have_names() -> None:
     assert reverse("bland_sms:conversation-detail", args=["c1"]) == f"{CONVERSATIONS}c1/"
     assert reverse("bland_sms:bulk-update-continue", args=[7]) == f"{UPDATES}7/continue/"
+
+
+# --- permissions and errors of the host -----------------------------------------------------------
+
+
+class OwnRows(permissions.BasePermission):
+    """A host's: conversations with its own number, and nobody from outside its house."""
+
+    def has_permission(self, request: Any, view: Any) -> bool:
+        return "X-Outside" not in request.headers
+
+    def has_object_permission(self, request: Any, view: Any, row: Any) -> bool:
+        return getattr(row, "agent_number", "") != "+16660000002"
+
+
+def test_api_permission_classes__are_asked_as_well_as_ours(
+    login: Login, reader: Client, set_bland: Callable[..., None]
+) -> None:
+    make_rows(1)
+    other = Conversation(pk="other", updated_at=SOME_DAY, agent_number="+16660000002")
+    other.derive()
+    other.save()
+    set_bland(API_PERMISSION_CLASSES=[f"{__name__}.OwnRows"])
+    assert reader.get(CONVERSATIONS).status_code == 200
+    assert reader.get(f"{CONVERSATIONS}c00000/").status_code == 200
+    assert reader.get(f"{CONVERSATIONS}other/").status_code == 403
+    outside = {"X-Outside": "1"}
+    assert reader.get(CONVERSATIONS, headers=outside).json()["code"] == "permission_denied"
+    assert reader.post(UPDATES, {}, "application/json", headers=outside).status_code == 403
+    assert login().get(CONVERSATIONS).status_code == 403  # ours as ever
+
+
+def test_api_permission_classes__that_cannot_be_imported_let_nobody_in(
+    reader: Client, set_bland: Callable[..., None]
+) -> None:
+    set_bland(API_PERMISSION_CLASSES=["nowhere.at.All"])
+    answer = reader.get(CONVERSATIONS)
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_configured")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (exceptions.ValidationError({"detail": "Not today."}), "Not today."),
+        (exceptions.AuthenticationFailed({"detail": "Expired.", "code": "old"}), "Expired."),
+        (exceptions.ValidationError({api_settings.NON_FIELD_ERRORS_KEY: ["Both."]}), "Both."),
+        (exceptions.ValidationError({"reason": ["Too long."]}), "reason: Too long."),
+    ],
+)
+def test_error__detail_names_fields_only(
+    error: Exception, told: str, reader: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ConversationViewSet, "list", refuse)
+    assert reader.get(CONVERSATIONS).json()["detail"] == told

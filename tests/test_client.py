@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -30,8 +31,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from bland_sms import __version__
-from bland_sms.client import BlandClient, ListFilter, get_client
-from bland_sms.conf import BlandSettings, Secret
+from bland_sms.client import BlandClient, ListFilter, check_client, get_client
+from bland_sms.conf import BlandSettings, Secret, get_settings
 from bland_sms.exceptions import (
     STOPPING_ERRORS,
     BlandAPIError,
@@ -90,7 +91,7 @@ def few_authorities(other_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def new_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that the test before had refused would go on slowly."""
-    monkeypatch.setattr("bland_sms.client._client", None)
+    monkeypatch.setattr("bland_sms.client.current._client", None)
 
 
 @pytest.fixture(scope="module")
@@ -522,6 +523,33 @@ def test_client__success_that_cannot_be_read_leaves_it_open(
     assert (caught.value.code, caught.value.status_code) == ("bad_answer", 200)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: 5, 6\r\n",
+    ],
+)
+@pytest.mark.parametrize("status", [b"200 OK", b"400 Bad", b"503 Away"])
+def test_client__answer_with_senseless_headers_leaves_it_open(
+    head: bytes, status: bytes, settings: Any
+) -> None:
+    def serve(server: RawServer, connection: socket.socket) -> None:
+        server.read_request(connection)
+        connection.sendall(b"HTTP/1.1 " + status + b"\r\n" + head + b"\r\n" + OK)
+
+    allowance = Allowance()
+    with (
+        raw_server(serve) as server,
+        connected_to(server, settings, MAX_RETRIES=2),
+        pytest.raises(BlandOutcomeUnknownError) as caught,
+    ):
+        update(allowance=allowance)
+
+    assert caught.value.code == "bad_answer"
+    assert allowance.sent["PATCH"] == server.connections == 3
+
+
 def test_client__page_of_html_is_told_in_a_few_words(sandbox: BlandSandbox) -> None:
     sandbox.faults.add("conv_1", "html502")
 
@@ -531,6 +559,28 @@ def test_client__page_of_html_is_told_in_a_few_words(sandbox: BlandSandbox) -> N
     assert "502 Bad Gateway" in caught.value.message
     assert "<" not in str(caught.value)
     assert len(caught.value.message) <= 200
+
+
+def test_client__request_is_one_write_just_behind_the_fence(
+    sandbox: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can come between its head and its body, such as a process that is stopped."""
+    send, written = http.client.HTTPConnection.send, []
+
+    def note(self: Any, data: Any) -> None:
+        written.append(bytes(data))
+        send(self, data)
+
+    sandbox.account.add({"id": "conv_1"})
+    monkeypatch.setattr(http.client.HTTPConnection, "send", note)
+
+    update(allowance=Allowance(fence=lambda: not written))
+    with pytest.raises(BlandNotSentError):
+        update(allowance=Allowance(fence=lambda: not written))
+
+    assert len(written) == len(sandbox.requests("PATCH")) == 1
+    assert written[0].endswith(b'{"is_active": false}')
+    assert sandbox.account.rows["conv_1"]["is_active"] is False
 
 
 def test_client__hostile_page_is_an_error_like_any_other(bland: responses.RequestsMock) -> None:
@@ -667,9 +717,19 @@ def test_client__no_time_left_asks_nothing(sandbox: BlandSandbox) -> None:
         ({"Retry-After": "soon; please"}, None),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "1e3"}, None),
-        ({"Retry-After": "9" * 400}, None),
+        ({"Retry-After": "9" * 400}, 86_400),
+        ({"Retry-After": "999999999999"}, 86_400),
+        ({"Retry-After": "1796000000"}, 86_400),
+        ({"Retry-After": "86401"}, 86_400),
+        ({"Retry-After": "0" * 400}, 0),
+        ({"Retry-After": "1." + "0" * 400}, 1),
+        ({"Retry-After": "1.2.3"}, None),
+        ({"Retry-After": "."}, None),
+        ({"Retry-After": "\u0663"}, None),
+        ({"Retry-After": "inf"}, None),
         ({"Retry-After": "Sun, 99 Mar 2020 12:00:07 GMT"}, None),
-        ({"Retry-After": "Wed, 01 Mar 2999 12:00:07 GMT"}, None),
+        ({"Retry-After": "Wed, 01 Mar 2999 12:00:07 GMT"}, 86_400),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 -1200"}, None),
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
@@ -700,7 +760,7 @@ def test_client__retry_after_too_long_is_left_to_the_caller(sandbox: BlandSandbo
     with pytest.raises(BlandUnavailableError) as caught:
         update()
 
-    assert (caught.value.gave_up, caught.value.retry_after_seconds) == (GaveUp.PATIENCE, 99_999)
+    assert (caught.value.gave_up, caught.value.retry_after_seconds) == (GaveUp.PATIENCE, 86_400)
     assert len(sandbox.log) == 1
 
 
@@ -782,6 +842,36 @@ def test_client__never_longer_than_the_time_left(
     sandbox.faults.add("conv_1", "forever:hang_before:3")
 
     assert_gives_up_in(1, BlandOutcomeUnknownError, allowance=Allowance.of_seconds(0.3))
+
+
+def test_client__an_answer_that_our_deadline_cut_off_is_told_as_that(
+    sandbox: BlandSandbox, set_bland: SetBland
+) -> None:
+    set_bland(READ_TIMEOUT=15)
+    sandbox.faults.add("conv_1", "forever:hang_before:3")
+
+    with pytest.raises(BlandOutcomeUnknownError) as caught:
+        update(allowance=Allowance.of_seconds(0.3))
+
+    assert (caught.value.cut_off, caught.value.gave_up) == (True, GaveUp.TIME)
+
+
+def test_client__no_answer_in_the_whole_time_is_not_cut_off(sandbox: BlandSandbox) -> None:
+    sandbox.faults.add("conv_1", "forever:hang_before:3")
+
+    with pytest.raises(BlandOutcomeUnknownError) as caught:
+        update(allowance=Allowance(deadline=time.monotonic() + 60, attempts=1))
+
+    assert (caught.value.cut_off, caught.value.gave_up) == (False, GaveUp.ATTEMPTS)
+
+
+def test_client__a_broken_connection_is_not_cut_off(sandbox: BlandSandbox) -> None:
+    sandbox.faults.add("conv_1", "reset_before")
+
+    with pytest.raises(BlandOutcomeUnknownError) as caught:
+        update(allowance=Allowance(deadline=time.monotonic() + 0.3, attempts=1))
+
+    assert caught.value.cut_off is False
 
 
 def test_client__connecting_is_part_of_the_time_left(set_bland: SetBland, settings: Any) -> None:
@@ -960,14 +1050,45 @@ def test_client__proxies_of_the_environment_are_ignored(
 
 
 def test_client__proxies_of_the_settings_are_used(
+    secured: Callable[..., TLS], set_bland: SetBland
+) -> None:
+    """A tunnel to Bland's own certificate: the proxy sees where it leads, and no more."""
+    tls = secured()
+
+    def serve(server: RawServer, connection: socket.socket) -> None:
+        server.read_request(connection)
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with raw_server(serve) as proxy:
+        set_bland(PROXIES={"https": proxy.url}, MAX_RETRIES=0)
+        with pytest.raises(BlandConnectionError):
+            update()
+
+    assert proxy.received[0].startswith(b"CONNECT 127.0.0.1:")
+    assert KEY.encode() not in b"".join(proxy.received)
+    assert len(tls.sandbox.log) == 0
+
+
+@pytest.mark.parametrize("name", ["http", "all", "HTTP", "http://127.0.0.1", "all://127.0.0.1"])
+def test_client__plain_http_is_not_sent_through_a_proxy(
+    name: str, sandbox: BlandSandbox, stranger: BlandSandbox, set_bland: SetBland
+) -> None:
+    set_bland(PROXIES={name: stranger.base_url})
+
+    with pytest.raises(BlandConfigurationError, match="PROXIES"):
+        update()
+
+    assert len(sandbox.log) == len(stranger.log) == 0
+
+
+def test_client__proxy_for_another_scheme_does_no_harm(
     sandbox: BlandSandbox, stranger: BlandSandbox, set_bland: SetBland
 ) -> None:
-    set_bland(PROXIES={"http": stranger.base_url})
+    set_bland(PROXIES={"https": stranger.base_url})
 
     update()
 
-    assert [seen["path"] for seen in stranger.log] == [f"{sandbox.base_url}{PREFIX}conv_1"]
-    assert len(sandbox.log) == 0
+    assert (len(sandbox.log), len(stranger.log)) == (1, 0)
 
 
 def test_client__netrc_is_ignored(
@@ -1200,6 +1321,47 @@ def test_tls__server_without_tls(set_bland: SetBland, settings: Any) -> None:
     assert server.connections == 1
 
 
+def test_tls__connection_broken_off_in_the_handshake(set_bland: SetBland, settings: Any) -> None:
+    """Such as by a load balancer that restarts: nothing was sent, and the next may succeed."""
+
+    def serve(server: RawServer, connection: socket.socket) -> None:
+        connection.recv(65_536)
+
+    with raw_server(serve) as server, connected_to(server, settings, MAX_RETRIES=2):
+        set_bland(BASE_URL=server.url.replace("http:", "https:"))
+
+        with pytest.raises(BlandConnectionError):
+            update()
+
+    assert server.connections == 3
+
+
+@pytest.mark.parametrize("junk", [b"", b"\x17\x03\x03\x00\x20" + b"x" * 32, b"HTTP/1.1 200 OK"])
+def test_tls__connection_broken_after_the_request(
+    junk: bytes, authority: trustme.CA, set_bland: SetBland, settings: Any
+) -> None:
+    """Bland may have done it: what comes then refuses no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    def serve(server: RawServer, connection: socket.socket) -> None:
+        with context.wrap_socket(connection.dup(), server_side=True) as secured:
+            server.read_request(secured)
+            connection.sendall(junk)
+            connection.shutdown(socket.SHUT_RDWR)
+
+    with (
+        authority.cert_pem.tempfile() as bundle,
+        raw_server(serve) as server,
+        connected_to(server, settings, MAX_RETRIES=1, READ_TIMEOUT=5, CA_BUNDLE=bundle),
+    ):
+        set_bland(BASE_URL=server.url.replace("http:", "https:"))
+        with pytest.raises(BlandOutcomeUnknownError):
+            update()
+
+    assert server.connections == 2
+
+
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_tls__bundle_of_the_environment_is_ignored(
     name: str,
@@ -1269,6 +1431,78 @@ def test_get_client__another_for_other_settings(change: dict[str, Any], settings
     settings.BLAND_SMS = {"API_KEY": KEY, **change}
 
     assert get_client() is not first
+
+
+class Vault:
+    """Another key each time, all of them good."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        return f"org_key_number_{self.calls}"
+
+
+def test_get_client__a_vault_is_asked_once_for_each_job(
+    wire: RawServer, set_bland: SetBland
+) -> None:
+    vault = Vault()
+    set_bland(API_KEY=vault)
+    get_settings()
+    check_client()
+    assert vault.calls == 0
+
+    client = get_client()
+    client.update_conversation("conv_1", is_active=False)
+    client.update_conversation("conv_1", is_active=False)
+    get_client().update_conversation("conv_1", is_active=False)
+
+    keys = [headers_of(request)["authorization"] for request in wire.received]
+    assert keys == ["org_key_number_1", "org_key_number_1", "org_key_number_2"]
+    assert vault.calls == 2
+
+
+def test_get_client__one_client_and_one_pace_whatever_the_vault_says(
+    wire: RawServer, set_bland: SetBland
+) -> None:
+    set_bland(API_KEY=Vault())
+    first = get_client()
+    first.update_conversation("conv_1", is_active=False)
+    pacer = first.pacer
+    second = get_client()
+    second.update_conversation("conv_1", is_active=False)
+
+    assert second is first
+    assert second.pacer is pacer
+    assert wire.connections == 1
+
+
+def vault_of_bytes() -> Any:
+    return KEY.encode()
+
+
+def vault_of_nothing() -> str:
+    return ""
+
+
+def vault_of_two_lines() -> str:
+    return f"{KEY}\n{KEY}"
+
+
+@pytest.mark.parametrize(
+    "vault",
+    [lambda: 1 / 0, vault_of_bytes, vault_of_nothing, vault_of_two_lines],
+    ids=["down", "bytes", "nothing", "two lines"],
+)
+def test_get_client__a_vault_without_a_usable_key(vault: Any, set_bland: SetBland) -> None:
+    set_bland(API_KEY=vault)
+
+    check_client()
+    with pytest.raises(BlandConfigurationError, match="API_KEY") as caught:
+        get_client()
+
+    assert KEY not in str(caught.value)
 
 
 def test_get_client__rotated_key_is_used(sandbox: BlandSandbox, set_bland: SetBland) -> None:
@@ -1474,7 +1708,7 @@ def fails() -> str:
         {"API_KEY": KEY, "READ_TIMEOUT": "soon"},
         {"API_KEY": KEY, "WEBHOOK_SECRETS": f"{KEY}-2"},
         {"API_KEY": KEY, "WEBHOOK_SECRETS": [f"{KEY}-2", 7]},
-        {"API_KEY": KEY, "WEBHOOK_SECRETS": [fails]},
+        {"API_KEY": fails, "WEBHOOK_SECRETS": [f"{KEY}-2"]},
         {"API_KEY": KEY.encode},
         {"API_KEY": f"{KEY}\n{KEY}"},
         {"API_KEY": KEY, "BASE_URL": "http://api.bland.ai"},

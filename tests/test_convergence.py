@@ -15,14 +15,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from bland_sms import webhooks
 from bland_sms.client import get_client
-from bland_sms.deliveries import process_waiting
 from bland_sms.mirror import Payload, apply_page
 from bland_sms.models import Conversation, Message, WebhookDelivery
 from bland_sms.payloads import EPOCH
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.sandbox.account import now_text
+from bland_sms.webhooks import process_waiting, view
 
 SECRET = "whsec_test"
 IDS = ("conv_1", "conv_2")
@@ -102,7 +101,7 @@ class World:
     def rings(self, body: bytes) -> None:
         if body in self.missed:
             self.missed.remove(body)
-        webhooks.throttle.fill()
+        view.throttle.fill()
         signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
         answer = Client().post(
             "/bland-sms/webhook/",
@@ -156,6 +155,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 @pytest.mark.usefixtures("no_waiting")
 @hypothesis_settings(

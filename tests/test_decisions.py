@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import AbstractUser
+from django.contrib.messages import get_messages
+from django.core.management import CommandError, call_command
+from django.db import OperationalError
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,15 +26,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from bland_sms import updates
+from bland_sms import database, updates
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.signals import bulk_update_finished
 from bland_sms.updates import (
     EmptySelectionError,
     cancel,
+    decisions,
     driver,
     expire_drafts,
+    ledger,
     left_alone,
     prepare,
     proceed,
@@ -40,6 +47,7 @@ from bland_sms.updates import (
     waiting_updates,
 )
 
+UPDATES = "/bland-sms/api/v1/bulk-updates/"
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_waiting")]
 Copied = Callable[..., list[str]]
 Started = Callable[..., BulkUpdate]
@@ -54,6 +62,27 @@ def expire_leases() -> None:
 
 
 # --- cancel -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["interrupted", "no_answer"])
+def test_cancel__of_what_was_in_flight_nobody_knows(
+    code: str, sandbox: BlandSandbox, copied: Copied, started: Started
+) -> None:
+    ids = copied(5)
+    bulk_update = started(ids)
+    bulk_update.items.filter(conversation_id=ids[2]).update(
+        error_code=code, attempts=1, previous_is_active=True
+    )
+    sandbox.account.set_active(ids[2], False)  # Bland carried it out; the answer was lost
+
+    cancel(bulk_update)
+
+    assert states(bulk_update) == {"cancelled": 4, "unknown": 1}
+    assert bulk_update.items.get(state="unknown").error_code == "no_answer"
+    retry(bulk_update)
+    run(bulk_update)
+    assert bulk_update.items.get(conversation_id=ids[2]).state == "changed"
+    assert sandbox.requests("PATCH", ids[2]) == []
 
 
 def test_cancel__the_rest_is_not_asked(
@@ -78,21 +107,24 @@ def test_cancel__while_it_runs(
     set_bland: Any,
 ) -> None:
     set_bland(MAX_CONCURRENCY=2)
-    sandbox.latency_seconds = 0.02
+    assert driver.LOOK_SECONDS <= 0.4
+    monkeypatch.setattr(driver, "LOOK_SECONDS", 0.02)
+    sandbox.latency_seconds = 0.05
     bulk_update = started(copied(60))
-    write = driver._Drive._write
+    collect, cancelled = driver._Drive._collect, []
 
-    def cancel_then_write(self: Any, results: Any) -> None:
-        write(self, results)
-        cancel(BulkUpdate.objects.get(pk=bulk_update.pk))
+    def cancel_and_collect(self: Any, outcome: Any) -> None:
+        if self.budget.answers >= 4 and not cancelled:
+            cancelled.append(cancel(BulkUpdate.objects.get(pk=bulk_update.pk)))
+        collect(self, outcome)
 
-    monkeypatch.setattr(driver._Drive, "_write", cancel_then_write)
+    monkeypatch.setattr(driver._Drive, "_collect", cancel_and_collect)
 
     assert run(bulk_update) is True
 
     bulk_update.refresh_from_db()
     asked = len(sandbox.log)
-    assert asked < 20
+    assert asked < 60  # of 60 that were claimed
     assert states(bulk_update) == {"changed": asked, "cancelled": 60 - asked}
     assert (bulk_update.status, bulk_update.lease_token) == ("cancelled", None)
     assert bulk_update.counts_at_rest["changed"] == asked
@@ -202,16 +234,17 @@ def test_finished_is_announced_again_after_a_retry(
 def test_undo__exactly_what_it_changed_and_nobody_changed_since(
     sandbox: BlandSandbox, copied: Copied, started: Started, staff: AbstractUser
 ) -> None:
-    ids = copied(5)
+    ids = copied(6)
     sandbox.account.set_active(ids[0], False)
     Conversation.objects.filter(pk=ids[0]).update(is_active=False)
     sandbox.faults.add(ids[1], "400")
-    first = started(ids)
+    first = started(ids[:5])
     run(first)  # 0 was so already, 1 failed; 2, 3, 4 are changed
     run(started([ids[2]], is_active=True))
     run(started([ids[2]]))  # changed since, though back at our value
     Conversation.objects.filter(pk=ids[3]).update(is_active=True)  # by somebody at Bland
 
+    run(started(ids[5:]))  # another update's: no part of this
     opposite = undo(first, staff)
     start(opposite)
     assert run(opposite) is True
@@ -336,6 +369,7 @@ class Ledger(RuleBasedStateMachine):
             assert Conversation.objects.get(pk=pk).is_active is last.bulk_update.is_active
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_ledger__any_order(sandbox: BlandSandbox) -> None:
     Ledger.sandbox = sandbox
@@ -352,3 +386,184 @@ def test_ledger__any_order(sandbox: BlandSandbox) -> None:
 
 def test_updates__what_is_public() -> None:
     assert all(hasattr(updates, name) for name in updates.__all__)
+
+
+# --- a database that is held up ---------------------------------------------------------------
+
+
+def held_up(monkeypatch: pytest.MonkeyPatch, times: int) -> list[str]:
+    """Let so many write transactions of decisions end as those that wait in vain for a lock."""
+    calls: list[str] = []
+
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        calls.append("")
+        if len(calls) <= times:
+            raise OperationalError("canceling statement due to lock timeout")
+        return database.write_transaction(*args, **kwargs)
+
+    monkeypatch.setattr(decisions, "write_transaction", locked)
+    monkeypatch.setattr(ledger, "write_transaction", locked)
+    return calls
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("decide", [cancel, proceed, retry])
+def test_decision__waits_for_a_lock(
+    decide: Callable[..., Any],
+    copied: Copied,
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bulk_update = started(copied(2))
+    if decide is not cancel:
+        BulkUpdate.objects.filter(pk=bulk_update.pk).update(status="stopped", stop_code="outage")
+        bulk_update.items.update(state="failed")
+    calls = held_up(monkeypatch, 2)
+
+    assert decide(bulk_update)
+    assert len(calls) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["cancel", "retry", "run"])
+@pytest.mark.parametrize("door", ["admin", "json", "api"])
+def test_decision__door_tells_that_the_database_is_held_up(
+    door: str,
+    name: str,
+    copied: Copied,
+    started: Started,
+    admin_client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bulk_update = started(copied(2))
+    BulkUpdate.objects.filter(pk=bulk_update.pk).update(status="stopped", stop_code="outage")
+    monkeypatch.setattr(database, "DECISION_PATIENCE_SECONDS", 0.3)
+    held_up(monkeypatch, 1000)
+    accept = {"Accept": "application/json"} if door == "json" else {}
+    if door == "api":
+        verb = "continue" if name == "run" else name
+        url = f"{UPDATES}{bulk_update.pk}/{verb}/"
+    else:
+        url = reverse(f"admin:bland_sms_bulkupdate_{name}", args=[bulk_update.pk])
+
+    answer = admin_client.post(url, headers=accept)
+
+    if door == "admin":
+        assert answer.status_code == 302
+        told = [str(message) for message in get_messages(answer.wsgi_request)]
+        assert "database is not available" in told[0]
+    else:
+        assert (answer.status_code, bool(answer["Retry-After"])) == (503, True)
+    if door == "api":
+        assert answer.json()["code"] == "database_unavailable"
+    bulk_update.refresh_from_db()
+    assert bulk_update.status == "stopped"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_prepare_and_start__wait_for_a_lock(
+    copied: Copied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = copied(2)
+    calls = held_up(monkeypatch, 2)
+
+    draft = updates.prepare((name for name in ids), is_active=False)
+    assert len(calls) == 3
+    assert draft.items.count() == 2
+
+    calls.clear()
+    updates.start(draft)
+    assert len(calls) == 3
+    assert (draft.status, BulkUpdate.objects.count()) == ("queued", 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_undo__waits_for_a_lock(
+    copied: Copied, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk_update = started(copied(2))
+    updates.run(bulk_update)
+    calls = held_up(monkeypatch, 2)
+
+    assert updates.undo(bulk_update).items.count() == 2
+    assert len(calls) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("door", "times"),
+    [
+        ("action", "prepare"),
+        ("action", "start"),
+        ("button", "start"),
+        ("confirm", "start"),
+        ("undo", "prepare"),
+        ("patch", "prepare"),
+        ("post", "start"),
+        ("command", "prepare"),
+    ],
+)
+def test_update__door_tells_that_the_database_is_held_up(
+    door: str,
+    times: str,
+    copied: Copied,
+    started: Started,
+    admin_client: Client,
+    admin_user: AbstractUser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = copied(3)
+    undone = draft = None
+    if door == "undo":
+        undone = started(ids[:2])
+        updates.run(undone)
+    if door == "confirm":
+        draft = updates.prepare(ids, False, admin_user, source="admin")
+    monkeypatch.setattr(database, "DECISION_PATIENCE_SECONDS", 0.3)
+    calls = held_up(monkeypatch, 1000)
+    if times == "start" and draft is None:
+        locked = ledger.write_transaction
+
+        def draft_first(*args: Any, **kwargs: Any) -> Any:
+            monkeypatch.setattr(ledger, "write_transaction", locked)
+            return database.write_transaction(*args, **kwargs)
+
+        monkeypatch.setattr(ledger, "write_transaction", draft_first)
+
+    url = "admin:bland_sms_"
+    if door == "command":
+        with pytest.raises(CommandError, match="database is not available"):
+            call_command("bland_sms_update", "--deactivate", *ids[:2])
+        assert calls
+        return
+    if door == "patch":
+        answer = admin_client.patch(
+            f"/bland-sms/api/v1/conversations/{ids[0]}/",
+            {"is_active": False},
+            content_type="application/json",
+        )
+    elif door == "post":
+        asked = {"is_active": False, "conversation_ids": ids[:2]}
+        answer = admin_client.post(UPDATES, asked, content_type="application/json")
+    elif door == "action":
+        answer = admin_client.post(
+            reverse(f"{url}conversation_changelist"),
+            {"action": "deactivate_selected", "_selected_action": ids[:2]},
+        )
+    elif door == "button":
+        answer = admin_client.post(reverse(f"{url}conversation_deactivate", args=[ids[0]]))
+    elif door == "confirm":
+        assert draft is not None
+        answer = admin_client.post(reverse(f"{url}bulkupdate_confirm", args=[draft.pk]))
+    else:
+        assert undone is not None
+        answer = admin_client.post(reverse(f"{url}bulkupdate_undo", args=[undone.pk]))
+
+    assert calls
+    if door in ("patch", "post"):
+        assert (answer.status_code, bool(answer["Retry-After"])) == (503, True)
+        assert answer.json()["code"] == "database_unavailable"
+    else:
+        assert answer.status_code == 302
+        told = [str(message) for message in get_messages(answer.wsgi_request)]
+        assert "database is not available" in told[0]

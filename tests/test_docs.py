@@ -23,7 +23,7 @@ from bland_sms.health import Health
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
 DJANGOS_OPTIONS = {
     "--help",
@@ -72,6 +72,35 @@ def test_docs__links_lead_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_readme__stands_alone() -> None:
+    """It is the long description on a package index, where links to our files lead nowhere.
+
+    The screenshot is for readers of the repository: pyproject.toml takes it out.
+    """
+    text = prose(ROOT / "README.md")
+    pattern = re.search(r"pattern = '(.+)', replacement", (ROOT / "pyproject.toml").read_text())
+    assert pattern is not None
+    text, pictures = re.subn(pattern[1], "", text)
+    assert pictures == 1
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert [link for link in links if not re.match(r"https://|#", link)] == []
+    assert not re.search(r"^\[[^]]+\]: |<(a|img)\b", text, re.M | re.I)
+    for path in re.findall(r"`((?:docs/)?[\w.]+\.md)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_readme__names_every_page() -> None:
+    named = set(re.findall(r"`docs/(\w+\.md)`", (ROOT / "README.md").read_text()))
+    assert named == {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+
+
+def test_docs__install_from_what_exists() -> None:
+    """The app is on no package index: no page tells to install it from there."""
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            assert not re.search(r"pip install (-\S+ )*[\"']?bland[-_]sms(?!.* @ file)", line), line
 
 
 def test_docs__every_page_is_in_the_index_once() -> None:
@@ -126,7 +155,8 @@ def test_docs__table_of_settings_is_that_of_the_code() -> None:
 
 
 def test_docs__every_check() -> None:
-    ids = set(re.findall(r'id="(bland_sms\.\w+)"', Path(checks.__file__).read_text()))
+    source = "".join(path.read_text() for path in Path(checks.__file__).parent.glob("*.py"))
+    ids = set(re.findall(r'id="(bland_sms\.\w+)"', source))
     assert ids
     assert set(re.findall(r"^\| `(bland_sms\.\w+)` \|", read("checks.md"), re.M)) == ids
 
@@ -217,7 +247,12 @@ def test_docs__every_address() -> None:
 def test_docs__every_address_of_the_admin() -> None:
     own = {
         pattern.name
-        for model in (models.Conversation, models.BulkUpdate, models.WebhookDelivery)
+        for model in (
+            models.Conversation,
+            models.BulkUpdate,
+            models.StandingOrder,
+            models.WebhookDelivery,
+        )
         for pattern in site.get_model_admin(model).get_urls()
         if isinstance(pattern, URLPattern) and pattern.name
     }
@@ -258,7 +293,7 @@ def test_docs__every_word_of_health() -> None:
     section = read("operations.md").partition("## Is it well?")[2].partition("\n## ")[0]
     for status in re.findall(r"^\| `(\w+)` \|", section, re.M):
         assert Health(status=status).words  # KeyError: no such status
-    assert section.count("\n| `") == 7
+    assert section.count("\n| `") == 8
 
 
 def test_docs__every_room() -> None:

@@ -1,4 +1,4 @@
-"""Real workers: django-tasks-db and Celery, each killed in the middle; and a real web server."""
+"""Real workers: a killed one, one that is stopped, and a real web server."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 import requests
 from django.contrib.auth.models import AbstractUser
 
+from bland_sms.dispatching import hand_over
 from bland_sms.models import BulkUpdate
 from bland_sms.sandbox import BlandSandbox
-from bland_sms.updates import hand_over
 
 from .conftest import Start, wait_until
 
@@ -80,33 +80,6 @@ def test_django_tasks_db(
     process(*worker, BLAND_SMS_TEST_TASKS=DATABASE_BACKEND)
     process(*manage("bland_sms_work"))
     wait_until(lambda: is_finished(bulk_update) and is_finished(lost))
-
-    check_all_done_once(bulk_update, sandbox, kills=1)
-
-
-def test_celery(
-    sandbox: BlandSandbox,
-    copied: Callable[..., list[str]],
-    started: Callable[..., BulkUpdate],
-    process: Start,
-    set_bland: Any,
-) -> None:
-    need("celery", "redis", port=6379)
-    set_bland(DISPATCH="tests.celery_app.dispatch")
-    sandbox.latency_seconds = 0.02
-    worker = [sys.executable, "-m", "celery", "-A", "tests.celery_app", "worker", "-P", "solo"]
-    bulk_update = started(copied(80))
-    hand_over(bulk_update)
-    assert bulk_update.dispatched_at is not None
-    first = process(*worker)
-    wait_until(lambda: len(sandbox.requests("PATCH")) > 20)
-    first.kill()
-    first.wait()
-    assert not is_finished(bulk_update)
-
-    process(*worker)
-    process(*manage("bland_sms_work"))
-    wait_until(lambda: is_finished(bulk_update))
 
     check_all_done_once(bulk_update, sandbox, kills=1)
 

@@ -32,7 +32,7 @@ SETTLED = [
     (["429junk"], "changed", "", False, 2, 0),
     (["503:1"], "changed", "", False, 2, 0),
     (["429:99999"], "waiting", "", True, 1, 0),
-    (["503:99999"], "waiting", "", True, 1, 0),
+    (["503:99999"], "waiting", "no_answer", True, 1, 0),  # it may have done it: looked at first
     (["forever:429"], "failed", "http_429", True, 3, 0),
     (["500"], "changed", "", False, 2, 0),
     (["html502"], "changed", "", False, 2, 0),

@@ -13,7 +13,9 @@ from django.contrib.auth.models import AbstractUser, Permission
 from django.contrib.messages import get_messages
 from django.test import Client
 from django.utils import timezone
+from django.utils.formats import date_format
 
+from bland_sms.admin.launching import AWAITED
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.updates import cancel, run
@@ -339,9 +341,76 @@ def test_run__a_worker_that_never_came(
     bulk_update = started(copied(2))
     BulkUpdate.objects.update(dispatched_at=timezone.now() - timedelta(minutes=3))
     content = lead.get(page(bulk_update)).content.decode()
-    assert "nobody has come" in content
+    assert "none has begun" in content
     assert "Continue here" in content
     lead.post(page(bulk_update, "run"), {"here": "1"})
+    assert states(bulk_update) == {"changed": 2}
+
+
+def test_change__a_worker_that_died_is_told_at_once(
+    lead: Client, sandbox: BlandSandbox, copied: Copied, started: Started
+) -> None:
+    bulk_update = started(copied(2))
+    now = timezone.now()
+    BulkUpdate.objects.update(
+        status="running",
+        dispatched_at=now - timedelta(seconds=20),
+        lease_until=now + timedelta(seconds=9),
+    )
+    content = lead.get(page(bulk_update)).content.decode()
+    assert "A worker carries this out: you may close this page." in content
+
+    lapsed_at = now - timedelta(seconds=1)
+    BulkUpdate.objects.update(lease_until=lapsed_at)
+    note = f"The worker stopped at {date_format(timezone.localtime(lapsed_at), 'TIME_FORMAT')}."
+    content = lead.get(page(bulk_update)).content.decode()
+    assert note in content
+    assert "A worker carries this out" not in content
+    assert "Continue" in content
+    assert lead.get(page(bulk_update, "progress")).json()["note"] == note
+    lead.post(page(bulk_update, "run"), {"here": "1"})
+    assert states(bulk_update) == {"changed": 2}
+
+
+def test_change__a_pause_for_429s_says_that_bland_limits_us(
+    lead: Client, copied: Copied, started: Started
+) -> None:
+    bulk_update = started(copied(2))
+    BulkUpdate.objects.update(
+        status="stopped",
+        stop_code="outage",
+        stop_params={"cause": "rate_limited"},
+        outage_since=timezone.now(),
+        not_before=timezone.localtime().replace(hour=14, minute=5) + timedelta(days=365),
+    )
+    content = lead.get(page(bulk_update)).content.decode()
+    assert "Bland limits how often it may be asked; trying again at" in content
+    assert "does not answer" not in content
+
+
+def test_change__an_outage_tells_when_it_is_tried_again(
+    lead: Client, sandbox: BlandSandbox, copied: Copied, started: Started
+) -> None:
+    bulk_update = started(copied(2))
+    now = timezone.localtime().replace(hour=12, minute=3)
+    BulkUpdate.objects.update(
+        status="stopped",
+        stop_code="outage",
+        outage_since=now,
+        not_before=now + timedelta(days=365),
+    )
+    content = lead.get(page(bulk_update)).content.decode()
+    assert "Bland does not answer since 12:03 p.m.; trying again at" in content
+    assert "Continue" in content
+    json = {"Accept": "application/json"}
+    progress = lead.get(page(bulk_update, "progress")).json()
+    assert (progress["open"], progress["drive"]) == (True, True)
+    assert progress["wait_seconds"] > 3600
+    # The page that is open looks again by itself; nobody pressed Continue.
+    assert lead.post(page(bulk_update, "run"), headers=json).json()["status"] == "stopped"
+    assert not sandbox.log
+    BulkUpdate.objects.update(not_before=timezone.now())
+    assert lead.post(page(bulk_update, "run"), headers=json).json()["status"] == "finished"
     assert states(bulk_update) == {"changed": 2}
 
 
@@ -457,20 +526,32 @@ def test_results__formula_safe_and_numbers_intact(
 # --- coming back ------------------------------------------------------------------------------
 
 
-def test_awaited__one_message_on_the_next_page(
-    lead: Client, sandbox: BlandSandbox, copied: Copied, set_bland: Any, worker: Any
+LISTS = ("conversation", "bulkupdate", "syncrun", "webhookdelivery")
+
+
+@pytest.mark.parametrize("model", LISTS)
+def test_awaited__one_message_on_the_next_page_of_ours(
+    lead: Client,
+    sandbox: BlandSandbox,
+    copied: Copied,
+    set_bland: Any,
+    worker: Any,
+    model: str,
 ) -> None:
+    address = f"/admin/bland_sms/{model}/"
     set_bland(CONFIRM_OVER=100, DISPATCH="tests.test_flow.note_dispatch")
     ids = copied(30)
     sandbox.faults.add(ids[0], "400")
     act(lead, "deactivate_selected")
     bulk_update = BulkUpdate.objects.get()
-    assert "finished" not in told(lead.get("/admin/"))
+    assert "finished" not in told(lead.get(address))
     run(bulk_update)
-    response = lead.get("/admin/")
-    expected = f"Update {bulk_update.pk} finished: 29 changed, 1 failed."
-    assert expected in response.content.decode()
-    assert expected not in lead.get("/admin/").content.decode()
+    expected = f"Update {bulk_update.pk} finished with failures: 29 changed, 1 failed."
+    before = lead.session[AWAITED]
+    assert expected not in lead.get("/admin/").content.decode()  # a page that is not ours
+    assert lead.session[AWAITED] == before == [bulk_update.pk]
+    assert expected in lead.get(address).content.decode()
+    assert expected not in lead.get(address).content.decode()
 
 
 def test_awaited__not_told_to_who_has_seen_it(
@@ -482,7 +563,7 @@ def test_awaited__not_told_to_who_has_seen_it(
     bulk_update = BulkUpdate.objects.get()
     run(bulk_update)
     assert "finished:" not in lead.get(page(bulk_update)).content.decode()
-    assert "finished:" not in lead.get("/admin/").content.decode()
+    assert "finished:" not in lead.get("/admin/bland_sms/conversation/").content.decode()
 
 
 # --- the list of updates ----------------------------------------------------------------------

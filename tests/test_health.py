@@ -54,7 +54,7 @@ def synced() -> Callable[..., SyncRun]:
 Synced = Callable[..., SyncRun]
 
 
-def rang(number: int, **values: Any) -> WebhookDelivery:
+def record(number: int, **values: Any) -> WebhookDelivery:
     return WebhookDelivery.objects.create(
         body_sha256=f"{number:064d}", conversation_id="conv_1", **values
     )
@@ -73,7 +73,7 @@ def test_look__never_synced() -> None:
 
 
 def test_look__unfinished_sync_is_none(synced: Synced) -> None:
-    synced(status=SyncRun.Status.FAILED, error="Bland refused the key (401).", watermark=None)
+    synced(status=SyncRun.Status.FAILED, error_code="http_401", watermark=None)
     look = health.look()
     assert (look.status, look.problem) == ("never_synced", "Bland refused the key (401)")
 
@@ -97,7 +97,7 @@ def test_look__stale_after(synced: Synced, set_bland: SetBland) -> None:
 
 def test_look__failing(synced: Synced) -> None:
     synced(HOUR)
-    synced(status=SyncRun.Status.FAILED, error="HTTP 500", watermark=None)
+    synced(status=SyncRun.Status.FAILED, error_code="http_500", watermark=None)
     look = health.look()
     assert look.status == "failing"
     assert "HTTP 500" in look.words
@@ -105,13 +105,13 @@ def test_look__failing(synced: Synced) -> None:
 
 def test_look__one_failure_is_no_alarm(synced: Synced) -> None:
     synced(timedelta(minutes=5))
-    synced(status=SyncRun.Status.INCOMPLETE, error="a page failed", watermark=None)
+    synced(status=SyncRun.Status.INCOMPLETE, error_code="no_answer", watermark=None)
     assert health.look().status == "ok"
 
 
 def test_look__skipped_runs_say_nothing(synced: Synced) -> None:
     synced(HOUR)
-    synced(status=SyncRun.Status.SKIPPED, error="another sync is running", watermark=None)
+    synced(status=SyncRun.Status.SKIPPED, error_code="sync_running", watermark=None)
     assert health.look().status == "stale"
 
 
@@ -136,7 +136,7 @@ def test_look__not_configured(wrong: dict[str, Any], synced: Synced, set_bland: 
 
 def test_look__webhooks_that_nobody_carries_out(synced: Synced) -> None:
     synced()
-    rang(1)
+    record(1)
     assert health.look().status == "ok"
     WebhookDelivery.objects.update(received_at=timezone.now() - HOUR)
     assert health.look().status == "behind"
@@ -167,7 +167,7 @@ def test_look__counts(synced: Synced) -> None:
     for status in ("draft", "queued", "running", "running", "stopped", "finished"):
         BulkUpdate.objects.create(is_active=False, source="admin", status=status)
     for number, state in enumerate(("received", "received", "failed", "processed", "ignored")):
-        rang(number, state=state)
+        record(number, state=state)
     for number in range(5):
         missing = {"missing_since": timezone.now()} if number < 3 else {}
         Conversation.objects.create(pk=f"conv_{number}", **missing)
@@ -183,8 +183,8 @@ def test_look__counts_end(
     synced()
     monkeypatch.setattr(health, "COUNT_CAP", 3)
     for number in range(5):
-        rang(number)
-    with CaptureQueriesContext(connection) as queries, django_assert_max_num_queries(9):
+        record(number)
+    with CaptureQueriesContext(connection) as queries, django_assert_max_num_queries(11):
         assert health.look().deliveries_waiting == 3
     assert all("LIMIT" in query["sql"] for query in queries)
 
@@ -297,6 +297,58 @@ def test_status__json(ago: timedelta, synced: Synced) -> None:
         *("age_seconds", "synced_at", "updates_waiting", "updates_running", "updates_stopped"),
         *("deliveries_waiting", "deliveries_failed", "conversations_missing"),
     }
+
+
+def test_status__what_waits_for_a_person_and_what_is_paused(synced: Synced) -> None:
+    synced()
+    record(1, state="failed")
+    stopped = BulkUpdate.objects.create(
+        is_active=False, source="admin", status="stopped", stop_code="AUTH_FAILURE"
+    )
+    ran = manage("bland_sms_status")
+    assert ran.code == 0  # the app is well; the lines say what it cannot do by itself
+    assert f"waits for a person: Update {stopped.pk}: Bland refused the key" in ran.out
+    assert "waits for a person: 1 webhook delivery failed" in ran.out
+    assert "paused" not in ran.out
+
+    until = timezone.now() + timedelta(minutes=4)
+    BulkUpdate.objects.create(
+        is_active=False,
+        source="admin",
+        status="stopped",
+        stop_code="outage",
+        started_at=timezone.now(),
+        outage_since=timezone.now(),
+        not_before=until,
+    )
+    ran = manage("bland_sms_status")
+    assert ran.code == 1
+    assert ran.out.startswith("outage: ")
+    assert f"paused: 1 updates, tried again at {until:%Y-%m-%d}" in ran.out
+    assert "1 stopped" in ran.out
+    told = json.loads(manage("bland_sms_status", "--json").out)
+    assert (told["updates_stopped"], told["updates_paused"]) == (1, 1)
+    assert told["paused_until"][:19] == until.isoformat()[:19]
+    assert len(told["waiting_for_a_person"]) == 2
+
+
+def test_look__an_outage_that_nobody_tries_to_end_is_behind(synced: Synced) -> None:
+    synced()
+    bulk_update = BulkUpdate.objects.create(
+        is_active=False,
+        source="admin",
+        status="stopped",
+        stop_code="outage",
+        started_at=timezone.now() - HOUR,
+        outage_since=timezone.now() - HOUR,
+        not_before=timezone.now() - HOUR / 2,
+    )
+    bulk_update.items.create(conversation_id="conv_1")
+    assert health.look().status == "behind"
+    BulkUpdate.objects.update(not_before=timezone.now())
+    assert health.look().status == "outage"
+    BulkUpdate.objects.update(stop_code="AUTH_FAILURE", not_before=None)
+    assert health.look().status == "ok"
 
 
 def test_status__database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -12,11 +13,12 @@ from django.db import IntegrityError, connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bland_sms import mirror
-from bland_sms.mirror import Outcome, apply_conversation, apply_page, mark_missing
+from bland_sms.mirror import Effect, apply_conversation, apply_page, mark_missing, merge
+from bland_sms.mirror import apply as applying
 from bland_sms.models import Conversation, Message
 from bland_sms.payloads import (
     EPOCH,
+    MOST_EXTRA,
     ConversationPayload,
     MessagePayload,
     UpdatePayload,
@@ -95,6 +97,7 @@ def outcome_of(arrivals: Sequence[Payload], *, as_page: bool) -> dict[str, Any] 
     return stored()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -104,6 +107,49 @@ def test_apply__any_order_ends_in_the_same_row(data: st.DataObject, some: list[P
     expected = outcome_of(some, as_page=False)
     assert outcome_of(shuffled, as_page=False) == expected
     assert outcome_of(shuffled, as_page=True) == expected
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), some=st.lists(payloads, min_size=2, max_size=5))
+def test_apply__too_many_other_fields_are_bounded_in_any_order(
+    data: st.DataObject, some: list[Payload]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge, "MOST_EXTRA", 2)
+        some = [
+            replace(one, extra=dict(sorted(one.extra.items())[:2]))
+            if isinstance(one, ConversationPayload)
+            else one
+            for one in some
+        ]
+        shuffled = data.draw(st.permutations([*some, *some[:2]]))
+        expected = outcome_of(some, as_page=False)
+        assert outcome_of(shuffled, as_page=False) == expected
+        assert expected is None or len(expected["extra"]) <= 2
+
+
+def test_apply__an_answer_that_rotates_its_keys_does_not_grow_the_row() -> None:
+    for turn in range(12):
+        told = {"id": "conv_1", "is_active": True, "updated_at": (NOON + turn * MINUTE).isoformat()}
+        told |= {f"key_{turn}_{number:02}": number for number in range(50)}
+        observed_at = NOON + turn * MINUTE
+        payload = ConversationPayload.from_json(told, observed_at=observed_at)
+        apply_page([payload])
+    row = Conversation.objects.get()
+    assert len(row.extra) == MOST_EXTRA == 200
+    assert {name.split("_")[1] for name in row.extra} == {"8", "9", "10", "11"}
+    assert len(row.older_facts) < 200
+
+
+def test_apply__one_answer_of_too_many_keys() -> None:
+    told = {"id": "conv_1", "is_active": True, "updated_at": NOON.isoformat()}
+    told |= {f"key_{number:04}": number for number in range(1000)}
+    apply_page([ConversationPayload.from_json(told, observed_at=NOON)])
+    extra = Conversation.objects.get().extra
+    assert len(extra) == MOST_EXTRA
+    assert "[left out]" in extra, "the payload says how many it leaves out"
 
 
 def test_apply__newest_of_all_is_what_remains() -> None:
@@ -119,7 +165,7 @@ def test_apply__older_payload_changes_nothing() -> None:
     newer = listed(is_active=False)
     apply_conversation(newer, observed_at=NOON)
     older = replace(newer, is_active=True, updated_at=NOON - MINUTE)
-    assert apply_conversation(older, observed_at=NOON + MINUTE) is Outcome.STALE
+    assert apply_conversation(older, observed_at=NOON + MINUTE) is Effect.STALE
     assert Conversation.objects.get().is_active is False
 
 
@@ -154,7 +200,7 @@ def test_apply__without_a_time_asks_for_a_look() -> None:
     apply_page([listed()])
     late = updated(updated_at=None, observed_at=NOON + MINUTE)
     applied = apply_page([late])["conv_1"]
-    assert (applied.outcome, applied.needs_look) == (Outcome.STALE, True)
+    assert (applied.outcome, applied.needs_look) == (Effect.STALE, True)
     assert Conversation.objects.get().is_active is True
 
 
@@ -176,14 +222,14 @@ def test_apply__never_told_time_is_the_epoch() -> None:
 
 def test_apply__without_state_makes_no_row() -> None:
     applied = apply_page([listed(is_active=None, user_number="+1555")])["conv_1"]
-    assert (applied.outcome, applied.needs_look) == (Outcome.GONE, True)
+    assert (applied.outcome, applied.needs_look) == (Effect.GONE, True)
     assert not Conversation.objects.exists()
 
 
 def test_apply__without_state_still_tells_facts() -> None:
     apply_page([listed()])
     later = listed(is_active=None, updated_at=NOON + MINUTE, summary="new")
-    assert apply_page([later])["conv_1"].outcome is Outcome.CHANGED
+    assert apply_page([later])["conv_1"].outcome is Effect.CHANGED
     row = Conversation.objects.get()
     assert (row.summary, row.is_active, row.updated_at) == ("new", True, NOON)
 
@@ -223,7 +269,7 @@ def test_apply_page__unchanged_rows_get_younger_and_nothing_else() -> None:
     conversation_changed.connect(hear)
     try:
         again = listed(summary="s", observed_at=NOON + MINUTE)
-        assert apply_page([again])["conv_1"].outcome is Outcome.UNCHANGED
+        assert apply_page([again])["conv_1"].outcome is Effect.UNCHANGED
     finally:
         conversation_changed.disconnect(hear)
     row = Conversation.objects.get()
@@ -255,7 +301,7 @@ def test_apply_page__signals_after_commit(django_capture_on_commit_callbacks: An
 
 
 def test_apply_page__somebody_else_inserts_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    write, failures = mirror.write, [1]
+    write, failures = applying.write, [1]
 
     def insert_first(*args: Any, **kwargs: Any) -> None:
         if failures:
@@ -263,13 +309,13 @@ def test_apply_page__somebody_else_inserts_first(monkeypatch: pytest.MonkeyPatch
             raise IntegrityError("duplicate key")
         write(*args, **kwargs)
 
-    monkeypatch.setattr(mirror, "write", insert_first)
-    assert apply_page([listed()])["conv_1"].outcome is Outcome.CREATED
+    monkeypatch.setattr(applying, "write", insert_first)
+    assert apply_page([listed()])["conv_1"].outcome is Effect.CREATED
 
 
 def test_apply_page__only_rows_that_may_be_made() -> None:
     applied = apply_page([listed(id="a"), listed(id="b")], creatable={"b"})
-    assert (applied["a"].outcome, applied["b"].outcome) == (Outcome.GONE, Outcome.CREATED)
+    assert (applied["a"].outcome, applied["b"].outcome) == (Effect.GONE, Effect.CREATED)
     assert Conversation.objects.get().pk == "b"
 
 
@@ -295,6 +341,33 @@ def test_mark_missing__an_older_404_arrives_late() -> None:
     assert mark_missing("conv_1", NOON) is False
     apply_page([listed(observed_at=NOON - MINUTE)])
     assert Conversation.objects.get().missing_since is None
+
+
+def test_mark_missing__announces_that_one_row_once() -> None:
+    apply_page([listed(), listed(id="conv_2")])
+    heard: list[tuple[str, tuple[str, ...]]] = []
+
+    def hear(conversation_id: str, changed_fields: tuple[str, ...], **kwargs: Any) -> None:
+        heard.append((conversation_id, changed_fields))
+
+    conversation_changed.connect(hear)
+    try:
+        assert mark_missing("conv_1", NOON + MINUTE) is True
+        assert mark_missing("conv_1", NOON + 2 * MINUTE) is False  # it is since then, and not later
+    finally:
+        conversation_changed.disconnect(hear)
+
+    assert heard == [("conv_1", ("missing_since",))]
+    missing = Conversation.objects.exclude(missing_since=None)
+    assert list(missing.values_list("pk", "missing_since")) == [("conv_1", NOON + MINUTE)]
+
+
+def test_mark_missing__never_in_the_future() -> None:
+    apply_page([listed()])
+    assert mark_missing("conv_1", datetime.now(timezone.utc) + 60 * MINUTE) is True
+    since = Conversation.objects.get().missing_since
+    assert since is not None
+    assert since <= datetime.now(timezone.utc)
 
 
 # --- transcript -------------------------------------------------------------------------------
@@ -335,7 +408,7 @@ HOSTILE: dict[str, Any] = {
 def test_apply_page__hostile_values_are_stored_clean() -> None:
     data = {"id": "conv_1", "is_active": True, "updated_at": "2026-02-03T12:00:00Z", **HOSTILE}
     payload = ConversationPayload.from_json(data, observed_at=NOON)
-    assert apply_page([payload])["conv_1"].outcome is Outcome.CREATED
+    assert apply_page([payload])["conv_1"].outcome is Effect.CREATED
     row = Conversation.objects.get()
     assert row.user_number == "+15550100001"
     assert row.message_count == 2**31 - 1
@@ -344,7 +417,7 @@ def test_apply_page__hostile_values_are_stored_clean() -> None:
     assert row.created_at is None
     assert row.variables["ab"] == str(2**70)
     again = replace(payload, observed_at=NOON + MINUTE)
-    assert apply_page([again])["conv_1"].outcome is Outcome.UNCHANGED
+    assert apply_page([again])["conv_1"].outcome is Effect.UNCHANGED
 
 
 @pytest.mark.parametrize(
@@ -366,7 +439,7 @@ def test_status__follows_from_the_columns(values: dict[str, Any], status: str) -
 def test_conversation__digits_and_activity_follow() -> None:
     apply_page([listed(user_number="+1 (555) 010-0001", created_at=NOON, last_message_at=None)])
     row = Conversation.objects.get()
-    assert (row.user_digits, row.user_digits_reversed) == ("15550100001", "10000105551")
+    assert (row.customer_key, row.user_digits_reversed) == ("15550100001", "10000105551")
     assert row.last_activity_at == NOON
     assert str(row) == "conv_1 (…0001)"
 
@@ -377,3 +450,103 @@ def test_rows_are_locked_before_they_are_read(django_assert_num_queries: Any) ->
         apply_page([listed(updated_at=NOON + MINUTE)])
     first = captured.captured_queries[1]["sql"]
     assert first.startswith("UPDATE") or "FOR UPDATE" in first
+
+
+# --- a machine whose clock is ahead ------------------------------------------------------------
+
+
+@pytest.fixture
+def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django.utils.timezone.now", lambda: NOON + 2 * MINUTE)
+
+
+AHEAD = NOON + 10 * MINUTE
+SOON = NOON + MINUTE
+
+
+def by_a_fast_clock(monkeypatch: pytest.MonkeyPatch, *payloads: Payload) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("django.utils.timezone.now", lambda: AHEAD + MINUTE)
+        apply_page(payloads)
+
+
+def test_clock_ahead__transcript_does_not_hold_up_a_newer_one(
+    at_noon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_a_fast_clock(monkeypatch, detailed("old", observed_at=AHEAD))
+    apply_page([detailed("old", "new", observed_at=SOON)])
+    row = Conversation.objects.get()
+    assert [message.text for message in Message.objects.order_by("position")] == ["old", "new"]
+    assert (row.transcript_observed_at, row.observed_at) == (SOON, SOON)
+
+
+def test_clock_ahead__state_and_facts_do_not_either(
+    at_noon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_a_fast_clock(monkeypatch, updated(is_active=True, observed_at=AHEAD))
+    by_a_fast_clock(monkeypatch, detailed(is_active=True, summary="old", observed_at=AHEAD))
+    apply_page([listed(is_active=False, summary="new", observed_at=SOON)])
+    row = Conversation.objects.get()
+    assert (row.is_active, row.summary, row.facts_observed_at) == (False, "new", SOON)
+
+
+def test_clock_ahead__facts_that_a_list_leaves_out(
+    at_noon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed = detailed(human_handoff_at=NOON, observed_at=AHEAD)
+    by_a_fast_clock(monkeypatch, handed, listed(observed_at=AHEAD + MINUTE))
+    apply_page([detailed(human_handoff_at=None, observed_at=SOON)])
+    assert Conversation.objects.get().human_handoff_at is None
+
+
+def test_clock_ahead__missing_is_neither_held_up_nor_kept(
+    at_noon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_a_fast_clock(monkeypatch, detailed("hi", observed_at=AHEAD))
+    assert mark_missing("conv_1", SOON) is True
+    Conversation.objects.update(missing_since=AHEAD)
+    apply_page([listed(observed_at=SOON)])
+    assert Conversation.objects.get().missing_since is None
+
+
+def test_clock_ahead__a_payload_of_a_clock_that_was_set_back_counts_as_now(at_noon: None) -> None:
+    apply_page([detailed("hi", observed_at=AHEAD)])
+    assert Conversation.objects.get().observed_at == NOON + 2 * MINUTE
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"facts_observed_at": NOON + MINUTE},
+        {"transcript_observed_at": NOON + MINUTE},
+        {"observed_at": NOON + MINUTE},
+    ],
+    ids=["facts", "transcript", "state"],
+)
+def test_mark_missing__what_was_observed_later_contradicts_it(values: dict[str, Any]) -> None:
+    apply_page([detailed("hi")])
+    Conversation.objects.update(**values)
+    assert mark_missing("conv_1", NOON + MINUTE / 2) is False
+    Conversation.objects.update(**dict.fromkeys(values, NOON))
+    assert mark_missing("conv_1", NOON + MINUTE / 2) is True
+
+
+# --- values of any depth ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deep", ["[" * 60 + "]" * 60, '{"a":' * 60 + "1" + "}" * 60])
+def test_values__of_any_depth_are_stored_on_every_database(deep: str) -> None:
+    """MariaDB calls JSON of 32 levels invalid."""
+    value = json.loads(deep)
+    message = {"id": "m1", "sender": "USER", "attachments": value, "card": value}
+    row = {"id": "conv_1", "is_active": True, "updated_at": "2026-02-03T12:00:00Z"}
+    row |= {"variables": value, "a_field_without_column": value, "messages": [message]}
+
+    apply_conversation(ConversationPayload.from_json(row, observed_at=NOON), observed_at=NOON)
+
+    stored = Conversation.objects.get()
+    kept = Message.objects.get()
+    assert stored.variables == kept.attachments
+    assert stored.variables
+    assert stored.extra["a_field_without_column"]
+    assert kept.extra["card"]

@@ -11,8 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bland_sms import pacing
-from bland_sms.pacing import Allowance, Pacer, RetryBudget, back_off_seconds
+from bland_sms.pacing import (
+    Allowance,
+    Pacer,
+    RetryBudget,
+    TokenBucket,
+    allowance,
+    back_off_seconds,
+    pacer,
+    tokens,
+)
 
 
 class Clock(threading.Event):
@@ -36,7 +44,8 @@ class Clock(threading.Event):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(pacing, "time", clock)
+    for module in (allowance, pacer, tokens):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -47,6 +56,72 @@ def send_times(pacer: Pacer, clock: Clock, number: int) -> list[float]:
         assert pacer.wait(Allowance(stopped=clock))
         times.append(clock.now - begin)
     return times
+
+
+# --- the bucket -------------------------------------------------------------------------------
+
+
+def taken(bucket: TokenBucket) -> int:
+    """How many tokens it still gives."""
+    number = 0
+    while bucket.take():
+        number += 1
+    return number
+
+
+def test_token_bucket__a_burst_and_then_what_came_back(clock: Clock) -> None:
+    bucket = TokenBucket(5, 2)
+
+    assert taken(bucket) == 5
+    clock.now += 1.5
+    assert taken(bucket) == 3
+    clock.now += 3600
+    assert taken(bucket) == 5
+
+
+def test_token_bucket__is_never_more_than_full(clock: Clock) -> None:
+    bucket = TokenBucket(5, 2)
+    bucket.give(100)
+
+    assert taken(bucket) == 5
+
+
+def test_token_bucket__fractions_add_up(clock: Clock) -> None:
+    bucket = TokenBucket(5)
+    taken(bucket)
+
+    bucket.give(0.5)
+    assert taken(bucket) == 0
+    bucket.give(0.5)
+    assert taken(bucket) == 1
+
+
+def test_token_bucket__what_came_back_before_a_change_of_rate_counts(clock: Clock) -> None:
+    bucket = TokenBucket(100, 10)
+    taken(bucket)
+    clock.now += 1
+    bucket.per_second = 1000
+
+    assert taken(bucket) == 10
+
+
+def test_token_bucket__held_it_gives_nothing_and_then_one(clock: Clock) -> None:
+    bucket = TokenBucket(5, 2)
+    bucket.hold(10)
+    bucket.hold(3)
+
+    assert taken(bucket) == 0
+    assert bucket.seconds_to_token() == 10
+    clock.now += 10
+    assert taken(bucket) == 1
+
+
+def test_token_bucket__seconds_to_token(clock: Clock) -> None:
+    bucket = TokenBucket(1, 4)
+    assert bucket.seconds_to_token() == 0
+    bucket.take()
+    assert bucket.seconds_to_token() == pytest.approx(0.25)
+    assert TokenBucket(0).seconds_to_token() == float("inf")
 
 
 # --- a known limit ----------------------------------------------------------------------------
@@ -114,12 +189,23 @@ def test_pacer__an_idle_hour_proves_nothing(clock: Clock) -> None:
     send_times(pacer, clock, 1)
     clock.now += 3600
 
-    send_times(pacer, clock, 1)
+    send_times(pacer, clock, 8)
 
     assert pacer.rate == 40
 
 
-def test_pacer__falls_to_seven_tenths_when_refused(clock: Clock) -> None:
+def test_pacer__an_idle_hour_after_a_refusal_proves_nothing(clock: Clock) -> None:
+    pacer = Pacer()
+    send_times(pacer, clock, 1)
+    pacer.refused(clock.now)
+    clock.now += 3600
+
+    send_times(pacer, clock, 8)
+
+    assert pacer.rate == pytest.approx(14)
+
+
+def test_pacer__falls_to_seven_tenths_where_nothing_was_answered(clock: Clock) -> None:
     pacer = Pacer()
     send_times(pacer, clock, 1)
 
@@ -128,18 +214,48 @@ def test_pacer__falls_to_seven_tenths_when_refused(clock: Clock) -> None:
     assert pacer.rate == pytest.approx(14)
 
 
-def test_pacer__grows_by_five_percent_a_second_once_refused(clock: Clock) -> None:
+def at_a_limit(clock: Clock, limit: int, seconds: float, pacer: Pacer) -> list[float]:
+    """Ask for so long where so many a second are answered. Returns when one was refused."""
+    recent: list[float] = []
+    refused = []
+    end = clock.now + seconds
+    while clock.now < end:
+        assert pacer.wait(Allowance(stopped=clock))
+        recent = [moment for moment in recent if moment > clock.now - 1]
+        if len(recent) < limit:
+            recent.append(clock.now)
+            pacer.answered(clock.now)
+        else:
+            refused.append(clock.now)
+            pacer.refused(clock.now)
+    return refused
+
+
+def test_pacer__falls_to_what_was_answered_within_a_second(clock: Clock) -> None:
     pacer = Pacer()
-    send_times(pacer, clock, 1)
-    pacer.refused(clock.now)
 
-    clock.now += 0.9
-    send_times(pacer, clock, 1)
-    assert pacer.rate == pytest.approx(14)
+    at_a_limit(clock, 100, 1.2, pacer)
 
-    clock.now += 0.2
-    send_times(pacer, clock, 1)
-    assert pacer.rate == pytest.approx(14 * 1.05)
+    assert pacer.rate == pytest.approx(97)
+
+
+def test_pacer__probes_gently_and_ever_more_seldom(clock: Clock) -> None:
+    pacer = Pacer()
+
+    refused = at_a_limit(clock, 100, 60, pacer)
+
+    assert len(refused) < 0.01 * 60 * 100
+    assert sum(moment > clock.now - 30 for moment in refused) <= 10
+    assert 95 < pacer.rate < 120
+
+
+def test_pacer__follows_a_limit_that_rose(clock: Clock) -> None:
+    pacer = Pacer()
+    at_a_limit(clock, 50, 30, pacer)
+
+    at_a_limit(clock, 400, 15, pacer)
+
+    assert pacer.rate > 300
 
 
 def test_pacer__counts_one_refusal_of_a_round(clock: Clock) -> None:
@@ -181,10 +297,10 @@ def test_pacer__first_refusal_counts_though_the_rate_grew_meanwhile(clock: Clock
 @pytest.mark.parametrize(
     ("asked", "seconds"),
     [
-        (None, pacing.REFUSED_PAUSE_SECONDS),
-        (0.0, pacing.REFUSED_PAUSE_SECONDS),
+        (None, 0.1),
+        (0.0, 0.1),
         (1.5, 1.5),
-        (99_999.0, pacing.LONGEST_PAUSE_SECONDS),
+        (99_999.0, pacer.LONGEST_PAUSE_SECONDS),
     ],
 )
 def test_pacer__all_pause_for_a_moment_after_a_refusal(

@@ -18,6 +18,10 @@ from bland_sms.models import Conversation, Message
 from bland_sms.payloads import (
     ABSENT,
     EPOCH,
+    LEFT_OUT,
+    MAX_DEPTH,
+    MAX_MESSAGES,
+    MAX_STORED_DEPTH,
     ConversationPage,
     ConversationPayload,
     MessagePayload,
@@ -33,11 +37,13 @@ from bland_sms.payloads import (
     parse_time,
     read_error,
 )
+from bland_sms.payloads.values import fingerprint
 
 SAMPLES = Path(__file__).parent / "samples"
 SENT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 ANSWERED = SENT + timedelta(seconds=1)
 INT64 = 2**63
+NEW_YEAR = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
 
 def sample(name: str) -> Any:
@@ -209,7 +215,7 @@ def test_conversation_payload__documented_detail() -> None:
 
 
 def test_conversation_payload__documented_messages() -> None:
-    messages = read(messages=sample("detail_b")["data"]["messages"]).messages
+    messages = read(**{**sample("detail_b")["data"], "id": "conv_1"}).messages
 
     assert messages is not None
     assert messages[2] == MessagePayload(
@@ -253,20 +259,110 @@ def test_message_payload__without_id_is_named_by_its_place(told: dict[str, Any])
 
 
 def test_message_payload__what_is_no_object_is_kept_as_text() -> None:
-    messages = read_messages("hello", None, 7)
+    messages = read_messages("hello", None, 7, ["a", "list"], True)
 
-    assert [message.text for message in messages] == ["hello", "", "7"]
+    assert [message.text for message in messages] == ["hello", "", "7", "", ""]
+    assert [message.extra for message in messages] == [
+        {},
+        {},
+        {},
+        {"value": ["a", "list"]},
+        {"value": True},
+    ]
 
 
-def test_conversation_payload__id_that_comes_twice() -> None:
+def test_conversation_payload__two_messages_that_share_an_id_stay_two() -> None:
+    """``message_sid`` is the caller's own text when a conversation is created."""
     messages = read_messages(
-        {"id": 1, "message": "first"}, {"id": "2"}, {"id": "1", "message": "corrected"}
+        {"id": 1, "message": "first"}, {"id": "2"}, {"id": "1", "message": "second"}
     )
 
-    assert [(message.bland_id, message.text) for message in messages] == [
-        ("1", "corrected"),
-        ("2", ""),
+    assert [(one.bland_id, one.occurrence, one.text) for one in messages] == [
+        ("1", 0, "first"),
+        ("2", 0, ""),
+        ("1", 1, "second"),
     ]
+
+
+def test_message_payload__what_has_no_column_is_kept() -> None:
+    card = {"title": "Pay here", "url": "https://example.com"}
+    [message] = read_messages(
+        {"id": "1", "message": "x", "app_card": card, "from": "+15550100001", "new": None}
+    )
+
+    assert message.extra == {"app_card": card, "from": "+15550100001"}
+
+
+def test_message_payload__numbers_of_the_conversation_are_not_kept_again() -> None:
+    ours, theirs = "+15550100002", "+15550100001"
+    told = {"id": "1", "from": theirs, "to": ours}
+    payload = read(user_number=theirs, agent_number=ours, messages=[told, {**told, "to": "x"}])
+
+    assert payload.messages is not None
+    assert [one.extra for one in payload.messages] == [{}, {"to": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("told", "attachments", "extra"),
+    [
+        ({"attachments": [{"url": "https://a"}]}, [{"url": "https://a"}], {}),
+        ({"attachments": {"url": "https://a"}}, {"url": "https://a"}, {}),
+        ({"attachments": "https://a"}, "https://a", {}),
+        ({"attachments": None, "media_url": "https://a"}, "https://a", {}),
+        ({"media_url": ["https://a"]}, ["https://a"], {}),
+        ({"attachments": [1], "media_url": "https://a"}, [1], {"media_url": "https://a"}),
+        ({"attachments": None}, None, {}),
+    ],
+)
+def test_message_payload__attachments_of_any_shape_and_name(
+    told: dict[str, Any], attachments: Any, extra: Any
+) -> None:
+    [message] = read_messages({"id": "1", **told})
+
+    assert (message.attachments, message.extra) == (attachments, extra)
+
+
+@pytest.mark.parametrize(
+    ("told", "column", "value"),
+    [
+        ({"message": None, "text": "hello"}, "text", "hello"),
+        ({"message": ["odd"], "text": "hello"}, "text", "hello"),
+        ({"message": 7}, "text", "7"),
+        ({"created_at": None, "timestamp": "2026-01-02T03:04:05Z"}, "created_at", NEW_YEAR),
+        ({"created_at": 1_767_323_045}, "created_at", NEW_YEAR),
+        ({"error_code": 21610}, "error_code", "21610"),
+        ({"sender": None}, "sender", ""),
+        ({"sender": ["USER"]}, "sender", ""),
+        ({"sender": "+1 555 010 0001"}, "sender", "[NUMBER]"),
+        ({"status": "sent to ann@example.com"}, "status", "sent to [address]"),
+    ],
+)
+def test_message_payload__says_the_same_in_another_way(
+    told: dict[str, Any], column: str, value: Any
+) -> None:
+    [message] = read_messages({"id": "1", **told})
+
+    assert getattr(message, column) == value
+
+
+@pytest.mark.parametrize("value", [["USER"], {"a": 1}, True])
+@pytest.mark.parametrize("name", ["sender", "message", "status", "error_code", "id"])
+def test_message_payload__a_structure_is_kept_and_not_guessed(name: str, value: Any) -> None:
+    [message] = read_messages({"id": "1", name: value})
+
+    assert message.extra == {name: value}
+    assert (message.sender, message.text, message.status, message.error_code) == ("", "", "", "")
+
+
+def test_conversation_payload__the_newest_messages_of_too_many() -> None:
+    told = [{"id": "same", "message": str(number)} for number in range(MAX_MESSAGES + 5)]
+
+    messages = read_messages(*told)
+
+    assert len(messages) == MAX_MESSAGES
+    assert (messages[0].text, messages[0].occurrence) == ("5", 5)
+    assert messages[0].extra == {"messages_left_out": 5}
+    assert (messages[-1].text, messages[-1].extra) == (str(MAX_MESSAGES + 4), {})
 
 
 def test_conversation_payload__no_messages_yet() -> None:
@@ -302,6 +398,33 @@ def test_conversation_payload__renamed_field(newer: str, older: str, column: str
     assert getattr(read(**{older: "old", newer: "new"}), column) == "new"
 
 
+@pytest.mark.parametrize(
+    ("newer", "older", "column"),
+    [
+        ("effective_channel", "channel", "channel"),
+        ("curr_pathway_id", "pathway_id", "pathway_id"),
+        ("curr_pathway_version", "pathway_version", "pathway_version"),
+    ],
+)
+@pytest.mark.parametrize("nothing", [None, ["odd"]])
+def test_conversation_payload__null_does_not_hide_the_older_name(
+    newer: str, older: str, column: str, nothing: Any
+) -> None:
+    payload = read(**{newer: nothing, older: "old"})
+
+    assert getattr(payload, column) == "old"
+    assert payload.extra == ({} if nothing is None else {newer: nothing})
+    assert getattr(read(**{newer: None, older: None}), column) == ""
+    assert getattr(read(**{newer: ["odd"], older: None}), column) is ABSENT
+
+
+def test_conversation_payload__null_does_not_hide_the_older_time() -> None:
+    payload = read(last_message_at=None, last_message_timestamp="2026-01-02T03:04:05Z")
+
+    assert payload.last_message_at == NEW_YEAR
+    assert read(last_message_at=None, last_message_timestamp=None).last_message_at is None
+
+
 def test_conversation_payload__older_name_of_last_message_at() -> None:
     payload = read(last_message_timestamp="2026-01-02T03:04:05Z")
 
@@ -331,12 +454,15 @@ def test_conversation_payload__absent_null_and_empty_differ() -> None:
         ("summary", {"text": "x"}),
         ("user_number", ["+15550100001"]),
         ("disposition_tag", True),
-        ("message_count", "3"),
+        ("message_count", "three"),
         ("message_count", True),
-        ("ended_by_end_call_node", "false"),
-        ("ended_by_end_call_node", 0),
+        ("message_count", -1),
+        ("message_count", 2.5),
+        ("ended_by_end_call_node", "no"),
+        ("ended_by_end_call_node", 2),
+        ("ended_by_end_call_node", []),
         ("timed_out_at", "yesterday"),
-        ("timed_out_at", 1_767_323_045),
+        ("timed_out_at", 3),
     ],
 )
 def test_conversation_payload__unusable_value_counts_as_absent(name: str, value: object) -> None:
@@ -347,10 +473,26 @@ def test_conversation_payload__unusable_value_counts_as_absent(name: str, value:
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"), [(3, 3), (3.0, 3), (-1, 0), (2**40, 2**31 - 1), (None, 0), (1e300, 2**31 - 1)]
+    ("told", "kept"),
+    [(3, 3), (3.0, 3), ("3", 3), (" 3 ", 3), (2**40, 2**31 - 1), (0, 0), (1e300, 2**31 - 1)],
 )
 def test_conversation_payload__message_count_fits_its_column(told: object, kept: int) -> None:
     assert read(message_count=told).message_count == kept
+
+
+@pytest.mark.parametrize("name", ["message_count", "ended_by_end_call_node"])
+def test_conversation_payload__null_is_no_zero(name: str) -> None:
+    payload = read(**{name: None})
+
+    assert getattr(payload, name) is ABSENT
+    assert payload.extra == {}
+
+
+@pytest.mark.parametrize(
+    ("told", "flag"), [(True, True), ("true", True), (" False ", False), (1, True), ("0", False)]
+)
+def test_conversation_payload__a_flag_in_another_type(told: object, flag: bool) -> None:
+    assert read(ended_by_end_call_node=told).ended_by_end_call_node is flag
 
 
 @pytest.mark.parametrize("told", [None, 0, 1, "true", "false", [], {}])
@@ -399,7 +541,11 @@ def test_parse_time__any_offset_and_none(told: str) -> None:
         "Z",
         "\ud800",
         "2026-01-02T03:04:05Z" + " " * 60,
-        1_767_323_045,
+        999_999_999,
+        "999999999",
+        10**300,
+        -1_767_323_045,
+        float("1e308"),
         0,
         True,
         None,
@@ -409,6 +555,13 @@ def test_parse_time__any_offset_and_none(told: str) -> None:
 )
 def test_parse_time__unusable(told: object) -> None:
     assert parse_time(told, SENT) is None
+
+
+@pytest.mark.parametrize(
+    "told", [1_767_323_045, 1_767_323_045.0, 1_767_323_045_000, "1767323045", "1767323045000"]
+)
+def test_parse_time__since_1970(told: object) -> None:
+    assert parse_time(told, SENT) == NEW_YEAR
 
 
 def test_parse_time__later_than_the_answer_by_five_minutes() -> None:
@@ -470,12 +623,29 @@ def test_clean_json__no_negative_zero() -> None:
     assert json.dumps(clean_json(-0.0)) == "0"
 
 
-def test_clean_json__one_field_nested_too_deeply_costs_only_itself() -> None:
+@pytest.mark.parametrize("depth", [1, 27, 28, 29, 31, 32, MAX_DEPTH, 500])
+def test_clean_json__what_lies_deep_is_kept_as_text(depth: int) -> None:
     deep: Any = "bottom"
-    for _ in range(500):
+    for _ in range(depth):
         deep = [deep]
 
-    assert "nested too deeply" in json.dumps(read(variables=deep).variables)
+    kept = read(variables=deep).variables
+    for _ in range(min(depth, MAX_STORED_DEPTH)):
+        assert isinstance(kept, list)
+        (kept,) = kept
+    if depth > MAX_STORED_DEPTH:
+        kept = json.loads(kept)
+        for _ in range(depth - MAX_STORED_DEPTH):
+            (kept,) = kept
+    assert kept == "bottom"
+
+
+def test_clean_json__so_many_keys_and_no_more() -> None:
+    cleaned = clean_json({f"{number:05}": number for number in range(10_000)})
+
+    assert len(cleaned) == 500
+    assert cleaned[LEFT_OUT] == 9_501
+    assert clean_json(cleaned) == cleaned
 
 
 def test_conversation_payload__over_long_text_is_cut() -> None:
@@ -782,3 +952,43 @@ def test_clean_json__cleaning_twice_is_cleaning_once(value: Any) -> None:
     assert is_storable(cleaned)
     assert canonical(clean_json(cleaned)) == canonical(cleaned)
     assert canonical(json.loads(json.dumps(cleaned))) == canonical(cleaned)
+
+
+# --- the finer cause --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        (b"NaN", "no_json_value"),
+        (b"1e999", "number_too_large"),
+        (b'{"a": 1, "a": 2}', "repeated_key"),
+    ],
+)
+def test_parse_json__says_what_is_wrong(body: bytes, cause: str) -> None:
+    with pytest.raises(BlandPayloadError) as caught:
+        parse_json(body)
+    assert caught.value.failure.params["cause"] == cause
+
+
+def test_parse_json__integers_of_too_many_digits_are_text() -> None:
+    assert parse_json(b"[" + b"9" * 20 + b", " + b"9" * 21 + b"]") == [int("9" * 20), "9" * 21]
+
+
+def test_canonical__one_text_for_one_value() -> None:
+    assert canonical({"b": 1, "a": [SENT]}) == canonical({"a": [SENT], "b": 1})
+    assert canonical({"b": 1, "a": 2}) == '{"a":2,"b":1}'
+
+
+def test_page__is_no_list() -> None:
+    with pytest.raises(BlandPayloadError) as caught:
+        ConversationPage.from_json({"conversations": 3}, observed_at=SENT, answered_at=SENT)
+    assert caught.value.failure.params["cause"] == "no_list"
+
+
+def test_fingerprint__tells_values_apart() -> None:
+    values: list[Any] = [{}, [], {"a": 1, "b": 2}, {"a": 2, "b": 1}, {"a": "1", "b": 2}]
+
+    assert len(set(map(fingerprint, values))) == len(values)
+    assert fingerprint({"b": 2, "a": 1}) == fingerprint(values[2])
+    assert len(fingerprint(values)) == 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,11 +21,13 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from bland_sms import standing
 from bland_sms.models import (
     BulkUpdate,
     BulkUpdateItem,
     Conversation,
     Message,
+    StandingOrder,
     SyncRun,
     WebhookDelivery,
 )
@@ -59,7 +62,12 @@ LEDGER = "view_bulkupdate"
 RUNS = "view_syncrun"
 BELL = "view_webhookdelivery"
 RING = "reprocess_webhookdelivery"
-PERMISSIONS = (SEE, READ, STOP, START, COPY, EXPORT, LEDGER, RUNS, BELL, RING)
+ERASED = "view_erasure"
+ORDERS = "view_standingorder"
+ORDER = "add_standingorder"
+LIFT = "lift_standingorder"
+PERMISSIONS = (SEE, READ, STOP, START, COPY, EXPORT, LEDGER, RUNS, BELL, RING, ERASED)
+PERMISSIONS += (ORDERS, ORDER, LIFT)
 
 
 def of(*alternatives: str) -> Needs:
@@ -76,6 +84,7 @@ def rows_of(model: str, *to_list: str, page: str) -> dict[str, dict[str, Needs]]
     return {
         f"admin/{model}/": doors(METHODS, *to_list),
         f"admin/{model}/add/": {},
+        f"admin/{model}/search/": doors(("GET", "HEAD", "POST"), *to_list),
         f"admin/{model}/<id>/": {},
         f"admin/{model}/<id>/change/": doors(NOT_POST, page),
         f"admin/{model}/<id>/delete/": {},
@@ -87,23 +96,40 @@ OWN_OR_ALL = (LEDGER, STOP, START)
 """Whoever may ask Bland has a list of what they asked for."""
 LIKE_API = doors(LOOK, SEE)
 LIKE_LEDGER = doors(("OPTIONS",), *OWN_OR_ALL)
+OF_ORDERS = (ORDERS, ORDER, LIFT)
+LIKE_ORDERS = doors(("OPTIONS",), *OF_ORDERS)
 # The rows: a conversation, and updates of somebody else's that deactivate.
 OPENED_BY: dict[str, dict[str, Needs]] = {
     **rows_of("conversation", SEE, page=SEE),
+    "admin/conversation/summary/": doors(("GET", "HEAD"), SEE),
+    "admin/conversation/messages/": doors(("GET", "HEAD"), f"{SEE}+{READ}"),
+    "admin/conversation/summary.csv": doors(("GET", "HEAD"), SEE),
     "admin/conversation/sync/": doors(("POST",), f"{SEE}+{COPY}"),
     "admin/conversation/<id>/transcript.txt": doors(("GET", "HEAD"), f"{SEE}+{READ}"),
     "admin/conversation/<id>/deactivate/": doors(("POST",), f"{SEE}+{STOP}"),
     "admin/conversation/<id>/reactivate/": doors(("POST",), f"{SEE}+{START}"),
     "admin/conversation/<id>/deactivate-customer/": doors(("POST",), f"{SEE}+{STOP}"),
     "admin/conversation/<id>/refresh/": doors(("POST",), f"{SEE}+{COPY}"),
+    "admin/conversation/<id>/copy/": doors(("POST",), f"{SEE}+{READ}"),
     **rows_of("bulkupdate", *OWN_OR_ALL, page=LEDGER),
+    "admin/bulkupdate/paste/": doors(("GET", "HEAD", "POST"), f"{SEE}+{STOP}", f"{SEE}+{START}"),
+    "admin/bulkupdate/ledger.csv": doors(("GET", "HEAD"), *OWN_OR_ALL),
     "admin/bulkupdate/<id>/confirm/": {},  # a draft is its owner's alone
+    "admin/bulkupdate/<id>/pick/": {},
+    "admin/bulkupdate/<id>/lines.csv": doors(("GET", "HEAD"), LEDGER),
     "admin/bulkupdate/<id>/run/": doors(("POST",), f"{LEDGER}+{STOP}"),
     "admin/bulkupdate/<id>/cancel/": doors(("POST",), f"{LEDGER}+{STOP}"),
     "admin/bulkupdate/<id>/retry/": doors(("POST",), f"{LEDGER}+{STOP}"),
     "admin/bulkupdate/<id>/undo/": doors(("POST",), f"{LEDGER}+{START}"),
     "admin/bulkupdate/<id>/progress/": doors(("GET", "HEAD"), LEDGER),
+    "admin/bulkupdate/<id>/parts/": doors(("GET", "HEAD"), LEDGER),
     "admin/bulkupdate/<id>/results.csv": doors(("GET", "HEAD"), LEDGER),
+    **rows_of("standingorder", ORDERS, page=ORDERS),
+    "admin/standingorder/add/": doors(METHODS, f"{SEE}+{ORDER}"),
+    **{
+        f"admin/standingorder/<id>/{verb}/": doors(("POST",), f"{ORDERS}+{needs}")
+        for verb, needs in (("lift", LIFT), ("renew", ORDER), ("again", ORDER), ("review", ORDER))
+    },
     **rows_of("syncrun", RUNS, page=RUNS),
     **rows_of("webhookdelivery", BELL, page=BELL),
     "api/v1/conversations/": LIKE_API,
@@ -116,6 +142,7 @@ OPENED_BY: dict[str, dict[str, Needs]] = {
         **doors(("POST",), f"{SEE}+{COPY}"),
         **doors(("OPTIONS",), SEE),
     },
+    "api/v1/summary/": LIKE_API,
     "api/v1/bulk-updates/": {**doors(LOOK, *OWN_OR_ALL), **doors(("POST",), f"{SEE}+{STOP}")},
     "api/v1/bulk-updates/<id>/": {**doors(("GET", "HEAD"), LEDGER), **LIKE_LEDGER},
     "api/v1/bulk-updates/<id>/items/": {**doors(("GET", "HEAD"), LEDGER), **LIKE_LEDGER},
@@ -123,15 +150,24 @@ OPENED_BY: dict[str, dict[str, Needs]] = {
     "api/v1/bulk-updates/<id>/retry/": {**doors(("POST",), f"{LEDGER}+{STOP}"), **LIKE_LEDGER},
     "api/v1/bulk-updates/<id>/cancel/": {**doors(("POST",), f"{LEDGER}+{STOP}"), **LIKE_LEDGER},
     "api/v1/bulk-updates/<id>/undo/": {**doors(("POST",), f"{LEDGER}+{START}"), **LIKE_LEDGER},
+    "api/v1/standing-orders/": {**doors(LOOK, *OF_ORDERS), **doors(("POST",), ORDER)},
+    "api/v1/standing-orders/<id>/": {**doors(("GET", "HEAD"), ORDERS, LIFT), **LIKE_ORDERS},
+    "api/v1/standing-orders/<id>/lift/": {**doors(("POST",), LIFT), **LIKE_ORDERS},
 }
 if find_spec("drf_spectacular"):
-    OPENED_BY["api/v1/schema/"] = doors(LOOK, SEE, LEDGER, STOP, START)
+    OPENED_BY["api/v1/schema/"] = doors(LOOK, SEE, LEDGER, ORDERS, STOP, START)
 
 ACTIONS: dict[str, Needs] = {
     "conversation.deactivate_selected": of(f"{SEE}+{STOP}"),
     "conversation.reactivate_selected": of(f"{SEE}+{START}"),
     "conversation.refresh_selected": of(f"{SEE}+{COPY}"),
     "conversation.export_selected": of(f"{SEE}+{EXPORT}"),
+    "conversation.stop_selected": of(f"{SEE}+{ORDER}"),
+    "standingorder.lift_selected": of(f"{ORDERS}+{LIFT}"),
+    "standingorder.renew_selected": of(f"{ORDERS}+{ORDER}"),
+    "standingorder.again_selected": of(f"{ORDERS}+{ORDER}"),
+    "standingorder.review_selected": of(f"{ORDERS}+{ORDER}"),
+    "standingorder.export_selected": of(f"{ORDERS}+{EXPORT}"),
     "webhookdelivery.reprocess_selected": of(f"{BELL}+{RING}"),
 }
 
@@ -222,10 +258,26 @@ class Account:
                 ("stopped", ("waiting", "failed")),
             )
         ]
+        self.order = standing.make(CUSTOMER, "asked by phone")
         self.draft = prepare([ID], False, requested_by=owner)
-        self.run = SyncRun.objects.create(status="finished", finished_at=timezone.now())
+        quoted = {"http_status": 422, "words": f"{MARKER} quoted by Bland"}
+        nested = {"cause": "", "error": {"code": "X_ODD", "params": quoted}, **quoted}
+        BulkUpdateItem.objects.filter(state="failed").update(
+            error_code="X_ODD", http_status=422, message=f"{MARKER} quoted by Bland"
+        )
+        BulkUpdate.objects.filter(status="stopped").update(
+            stop_code="http_403", stop_params={**nested, "http_status": 403}
+        )
+        self.run = SyncRun.objects.create(
+            status="failed", finished_at=timezone.now(), error_code="X_ODD", error_params=nested
+        )
         self.delivery = WebhookDelivery.objects.create(
-            body_sha256="0" * 64, conversation_id=ID, reason=f"{MARKER} why", state="processed"
+            body_sha256="0" * 64,
+            conversation_id=ID,
+            reason=f"{MARKER} why",
+            state="failed",
+            error="X_ODD",
+            error_params=nested,
         )
         sandbox.log.clear()
 
@@ -261,6 +313,20 @@ class Account:
         bulk_update.save()
         return bulk_update
 
+    def row_for(self, model: str, action: str) -> object:
+        """A row that an action of the list changes."""
+        WebhookDelivery.objects.update(asked_at=None, state="failed")
+        StandingOrder.objects.exclude(pk=self.order.pk).delete()
+        is_over = action == "again_selected"
+        StandingOrder.objects.update(
+            in_force=None if is_over else True,
+            lifted_at=timezone.now() if is_over else None,
+            suspended_code="order_too_often" if action == "renew_selected" else "",
+            needs_review=True,
+        )
+        rows = {"conversation": ID, "standingorder": self.order.pk}
+        return rows.get(model, self.delivery.pk)
+
     def ids_for(self, address: Address, *, all_of_them: bool = False) -> list[object]:
         """What can stand in an address; with ``all_of_them`` also what only its owner may see."""
         if not address.has_id:
@@ -270,6 +336,8 @@ class Account:
         if "bulk" in address.route:
             drafts = [self.draft] if all_of_them else []
             return [row.pk for row in (*self.updates, *drafts)]
+        if "standing" in address.route:
+            return [self.order.pk]
         return [self.run.pk if "syncrun" in address.route else self.delivery.pk]
 
 
@@ -410,6 +478,7 @@ def test_staff_without_permissions__are_refused_everywhere(account: Account, log
                     assert MARKER not in content_of(response)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everything", [False, True], ids=["no permission", "every permission"])
 def test_junk_in_an_address__is_refused(everything: bool, account: Account, login: Login) -> None:
     held = PERMISSIONS if everything else ()
@@ -524,14 +593,14 @@ def test_actions__are_carried_out_for_those_who_may(account: Account, login: Log
             for mount in ("admin", "second"):
                 for name, needs in ACTIONS.items():
                     model, action = name.split(".")
-                    row_id = ID if model == "conversation" else account.delivery.pk
-                    WebhookDelivery.objects.update(asked_at=None, state="failed")
+                    row_id = account.row_for(model, action)
                     traces.take()
                     response = browser.post(
                         f"/{mount}/bland_sms/{model}/",
                         {"action": action, "_selected_action": [row_id]},
                     )
-                    done = bool(traces.take()) or response.streaming
+                    asks_first = "standingorder/add/" in response.headers.get("Location", "")
+                    done = bool(traces.take()) or response.streaming or asks_first
                     assert response.status_code < 500
                     assert done is opens(needs, held), f"{name} at {mount} with {sorted(held)}"
                     opened[name] += done
@@ -541,6 +610,8 @@ def test_actions__are_carried_out_for_those_who_may(account: Account, login: Log
 # --- texts ------------------------------------------------------------------------------------
 
 LINK = re.compile(r'(?:href|action)="([^"#][^"]*)"')
+MOST_OF_A_KIND = 5
+"""Pages at one address that differ in one parameter alone."""
 WITHOUT_TEXTS = frozenset(PERMISSIONS) - {READ}
 
 
@@ -553,6 +624,7 @@ def crawl(browser: Client, account: Account) -> dict[str, str]:
     ]
     waiting += ["/admin/", "/admin/bland_sms/", "/bland-sms/health/"]
     pages: dict[str, str] = {}
+    kinds: Counter[tuple[str, str]] = Counter()
     while waiting:
         url = waiting.pop()
         parts = urlsplit(url)
@@ -561,10 +633,14 @@ def crawl(browser: Client, account: Account) -> dict[str, str]:
             continue
         if "&" in parts.query:
             continue  # each filter, order and page by itself, not all that they can be combined to
+        kind = parts.path, parts.query.partition("=")[0]
+        if parts.query and kinds[kind] == MOST_OF_A_KIND:
+            continue  # each day of a summary is a link to the same page
+        kinds[kind] += 1
         accepts = ["text/html", "application/json"] if "/api/" in url else ["text/html"]
         for accept in accepts:
             response = browser.get(url, headers={"Accept": accept})
-            assert response.status_code < 500, url
+            assert response.status_code < 500 or "/health/" in url, url
             pages[url] = pages.get(url, "") + content_of(response)
             found = [response["Location"]] if response.status_code == 302 else []
             is_page = response.status_code == 200 and "html" in response["Content-Type"]
@@ -594,10 +670,18 @@ def press_all(browser: Client, account: Account) -> Iterator[tuple[str, str]]:
         yield name, content_of(browser.post(url, data, follow=True))
 
 
-def where_it_was_said(pages: dict[str, str]) -> set[str]:
-    return {url for url, text in pages.items() if MARKER in text}
+def where_it_was_said(pages: dict[str, str], marker: str = MARKER) -> set[str]:
+    return {url for url, text in pages.items() if marker in text}
 
 
+def refuse_all(account: Account, marker: str) -> None:
+    """From now on Bland refuses everything, in words that quote people."""
+    error = {"error": "X_ODD", "message": f"{marker} is what they wrote"}
+    body = {"data": None, "errors": [error]}
+    account.sandbox.faults.add("*", *[{"status": 422, "body": body}] * 1000)
+
+
+@pytest.mark.slow
 def test_texts__are_on_no_page_without_the_permission(account: Account, login: Login) -> None:
     browser = login(*WITHOUT_TEXTS)
     assert where_it_was_said(dict(press_all(browser, account))) == set()
@@ -607,13 +691,20 @@ def test_texts__are_on_no_page_without_the_permission(account: Account, login: L
     assert where_it_was_said(pages) == set()
 
 
+@pytest.mark.slow
 def test_texts__are_there_with_the_permission(account: Account, login: Login) -> None:
     """Or the test above would find nothing whatever it looked at."""
     browser = login(*PERMISSIONS)
     said = where_it_was_said(crawl(browser, account))
     quoted = ID.replace("_", "_5F")
     delivery = f"/admin/bland_sms/webhookdelivery/{account.delivery.pk}/change/"
+    updates = [f"/admin/bland_sms/bulkupdate/{update.pk}/" for update in account.updates]
     assert {
+        *(f"{url}{page}" for url in updates for page in ("change/", "results.csv")),
+        *(f"/bland-sms/api/v1/bulk-updates/{update.pk}/items/" for update in account.updates),
+        f"/bland-sms/api/v1/bulk-updates/{account.updates[1].pk}/",
+        "/admin/bland_sms/syncrun/",
+        f"/admin/bland_sms/syncrun/{account.run.pk}/change/",
         "/admin/bland_sms/conversation/",
         f"/admin/bland_sms/conversation/{quoted}/change/",
         f"/admin/bland_sms/conversation/{quoted}/transcript.txt",
@@ -626,6 +717,78 @@ def test_texts__are_there_with_the_permission(account: Account, login: Login) ->
     pressed = where_it_was_said(dict(press_all(browser, account)))
     assert "conversation.export_selected" in pressed
     assert f"PATCH /bland-sms/api/v1/conversations/{ID}/" in pressed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("may_read", [True, False], ids=["may read", "may not read"])
+def test_words_of_bland__only_for_those_who_may_read(
+    may_read: bool, account: Account, login: Login
+) -> None:
+    """What Bland says while something is asked of it: messages, answers and what is kept."""
+    refuse_all(account, "zyx-quoted")
+    browser = login(*(PERMISSIONS if may_read else WITHOUT_TEXTS))
+    pressed = where_it_was_said(dict(press_all(browser, account)), "zyx-quoted")
+    kept = where_it_was_said(crawl(browser, account), "zyx-quoted")
+    assert bool(pressed) is may_read, pressed
+    assert bool(kept) is may_read, kept
+    if may_read:
+        assert {"conversation.deactivate_selected", "conversation.refresh_selected"} <= pressed
+        assert f"PATCH /bland-sms/api/v1/conversations/{ID}/" in pressed
+        assert f"POST /bland-sms/api/v1/conversations/{ID}/refresh/" in pressed
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+NUMBER = re.compile(r"\+?1?5550100001|0100001|0001\)")
+"""The customer's number, and what is left of it in a row's name."""
+WITHOUT_NUMBERS = frozenset(PERMISSIONS) - {SEE}
+
+
+def with_numbers(pages: dict[str, str]) -> set[str]:
+    return {url for url, text in pages.items() if NUMBER.search(text)}
+
+
+@pytest.mark.slow
+def test_numbers__are_on_no_page_without_the_permission(account: Account, login: Login) -> None:
+    browser = login(*WITHOUT_NUMBERS)
+    assert with_numbers(dict(press_all(browser, account))) == set()
+    pages = crawl(browser, account)
+    assert with_numbers(pages) == set()
+    assert f"/admin/bland_sms/bulkupdate/{account.updates[0].pk}/results.csv" in pages
+
+
+@pytest.mark.slow
+def test_numbers__are_there_with_the_permission(account: Account, login: Login) -> None:
+    found = with_numbers(crawl(login(*PERMISSIONS), account))
+    assert {
+        f"/admin/bland_sms/bulkupdate/{account.updates[0].pk}/change/",
+        f"/admin/bland_sms/bulkupdate/{account.updates[0].pk}/results.csv",
+        "/admin/bland_sms/conversation/",
+        "/bland-sms/api/v1/conversations/",
+    } <= found
+
+
+@pytest.mark.parametrize("held", [(), (STOP,), (LEDGER,), (STOP, START, LEDGER, BELL, RUNS)])
+def test_numbers__starter_who_lost_the_right_reads_none(
+    held: tuple[str, ...], account: Account, login: Login, django_user_model: Any
+) -> None:
+    """Neither of their own updates and drafts, nor in "Recent actions"."""
+    browser = login(SEE, STOP, START, READ)
+    browser.post(
+        "/admin/bland_sms/conversation/",
+        {"action": "deactivate_selected", "_selected_action": [ID]},
+    )
+    user = django_user_model.objects.get(pk=browser.session["_auth_user_id"])
+    own = BulkUpdate.objects.get(requested_by=user)
+    assert own.counts()["changed"] == 1
+    draft = prepare([ID], False, requested_by=user)
+    ours = Permission.objects.filter(content_type__app_label="bland_sms", codename__in=held)
+    user.user_permissions.set(ours)
+    account.updates, account.draft = [own], draft
+    pages = crawl(browser, account)
+    assert with_numbers(pages) == set()
+    assert f"/admin/bland_sms/bulkupdate/{own.pk}/change/" in pages
+    assert ID in pages["/admin/"]  # in "Recent actions", by its id alone
 
 
 COLUMNS = {
@@ -661,6 +824,7 @@ def test_texts__cannot_be_guessed_by_relations(account: Account, login: Login) -
         assert response.status_code == 400, lookup
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["conversation", "bulkupdate", "syncrun", "webhookdelivery"])
 def test_junk_in_a_query__breaks_no_list(model: str, account: Account, login: Login) -> None:
     browser = login(*PERMISSIONS)

@@ -23,6 +23,7 @@ PINNED = Path(__file__).parent / "query_counts.json"
 FEW, MANY = 100, 2000
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 @pytest.mark.urls("tests.addresses")
 def test_pages__cost_what_is_pinned_at_any_number_of_rows(

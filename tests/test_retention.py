@@ -157,6 +157,7 @@ def test_prune_command(dry_run: bool, set_bland: Any) -> None:
     assert ran.code == 0
     assert json.loads(ran.out) == {
         **{"deliveries": 1, "sync_runs": 1, "drafts": 1, "updates": 1, "items": 4},
+        "daily_totals": 0,
         "dry_run": dry_run,
     }
     left = (WebhookDelivery.objects.count(), SyncRun.objects.count(), BulkUpdate.objects.count())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import http.client
+import http.server
 import json
 import socket
 import sys
@@ -18,7 +19,10 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 import bland_sms.sandbox
+from bland_sms.conf import Secret
 from bland_sms.sandbox import Account, BlandSandbox, seed_account
+from bland_sms.sandbox.writers import Writers
+from bland_sms.webhooks.signature import is_signed
 
 KEY = "sandbox-key"
 CONVERSATIONS = "/v1/sms/conversations"
@@ -734,6 +738,47 @@ def test_seed__is_lifelike() -> None:
         "HUMAN",
     }
     assert all(row["user_number"].startswith("+155501") for row in rows)  # set aside for fiction
+
+
+# --- customers --------------------------------------------------------------------------------
+
+
+def test_writers__who_was_deactivated_writes_again_once(bland: BlandSandbox) -> None:
+    writers = Writers(bland, 1)
+    deactivated = bland.add(user_number="+15550107001")
+    assert patch(bland, deactivated).status == 200
+
+    new = writers.write_one()
+    assert new not in (None, deactivated, "conv_1")
+    assert bland.account.rows[str(new)]["user_number"] == "+15550107001"
+    assert patch(bland, str(new)).status == 200
+
+    assert writers.write_one() == "conv_1", "the first one has written again already"
+
+
+def test_customer_texts__signed_webhook(bland: BlandSandbox) -> None:
+    told: list[tuple[bytes, str]] = []
+
+    class Site(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            told.append((body, self.headers["X-Webhook-Signature"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Nothing on the terminal."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Site) as site:
+        bland.webhook_url = f"http://127.0.0.1:{site.server_address[1]}/"
+        bland.webhook_secret = "whsec_one"
+        conversation_id = bland.customer_texts("+15550107001", "hello")
+        site.timeout = 30
+        site.handle_request()
+
+    [(body, signature)] = told
+    assert json.loads(body)["conversation_id"] == conversation_id
+    assert is_signed(body, signature, [Secret("whsec_one")])
 
 
 # --- apart ------------------------------------------------------------------------------------

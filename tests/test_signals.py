@@ -9,7 +9,7 @@ import pytest
 from django.db import connection, router, transaction
 from django.dispatch import Signal
 
-from bland_sms import signals
+from bland_sms import database, signals
 from bland_sms.models import Conversation
 from bland_sms.sandbox import FakeBland
 from bland_sms.signals import announce
@@ -58,11 +58,9 @@ def test_announce__on_the_database_of_its_sender(
     asked: list[str] = []
     signal.connect(lambda **kwargs: None, weak=False)
     monkeypatch.setattr(router, "db_for_write", lambda model, **hints: "somewhere_else")
-    monkeypatch.setattr(
-        transaction, "on_commit", lambda function, using, robust: asked.append(using)
-    )
+    monkeypatch.setattr(database, "in_transaction", asked.append)
 
-    announce(signal, Conversation, never)
+    announce(signal, Conversation, list)
 
     assert asked == ["somewhere_else"]
 

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -18,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 from bland_sms import sync
 from bland_sms.models import Conversation, SyncRun
 from bland_sms.sandbox import BlandSandbox
-from bland_sms.sync import driver, runs
+from bland_sms.sync import driver, runs, writing
 from bland_sms.updates import run as run_update
 
 from .conftest import Start, wait_until
@@ -51,6 +52,12 @@ def filters_of(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 def listed(sandbox: BlandSandbox) -> list[dict[str, Any]]:
     return [seen for seen in sandbox.requests("GET") if not seen["conversation_id"]]
+
+
+def goes_down(sandbox: BlandSandbox, *, after: int) -> None:
+    """From then on Bland answers nothing but 500."""
+    for call in range(after + 1, after + 60):
+        sandbox.faults.add(f"#{call}", "500")
 
 
 @pytest.fixture
@@ -294,9 +301,7 @@ def test_run__since(sandbox: BlandSandbox) -> None:
 def test_run__no_watermark_from_a_run_that_was_not_completed(small_pages: BlandSandbox) -> None:
     fill(small_pages, 100)
     SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
-    small_pages.faults.add("#3", "forever:500")
-    small_pages.faults.add("#4", "500")
-    small_pages.faults.add("#5", "500")
+    goes_down(small_pages, after=2)
     run = sync.run()
     assert run.status == "incomplete"
     assert "500" in run.error
@@ -314,6 +319,75 @@ def test_run__skipped_beside_another(sandbox: BlandSandbox) -> None:
     assert not listed(sandbox)
     runs.end(held)
     assert sync.run().status == "finished"
+
+
+class EndsDuringTheWait(threading.Event):
+    """An event that nobody sets; meanwhile the other run ends, or another thing happens."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        super().__init__()
+        self.happens = happens
+        self.waits = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits += 1
+        self.happens()
+        return self.is_set()
+
+
+def test_run__full_waits_for_an_incremental_run(sandbox: BlandSandbox) -> None:
+    fill(sandbox, 3)
+    held = SyncRun(mode="incremental")
+    assert runs.begin(held)
+    stopped = EndsDuringTheWait(lambda: stopped.waits < 3 or runs.end(held))
+
+    run = sync.run(full=True, wait_seconds=60, stopped=stopped)
+
+    assert (run.status, run.mode, run.seen) == ("finished", "full", 3)
+    assert stopped.waits == 3
+    assert not SyncRun.objects.filter(status="skipped").exists()
+    assert run.walk_began_at >= SyncRun.objects.get(pk=held.pk).finished_at
+
+
+@pytest.mark.parametrize(
+    ("mode", "full", "wait_seconds"),
+    [("incremental", True, 0), ("incremental", False, 60), ("full", True, 60)],
+    ids=["no time", "incremental itself", "full beside full"],
+)
+def test_run__does_not_wait(
+    mode: str, full: bool, wait_seconds: float, sandbox: BlandSandbox
+) -> None:
+    assert runs.begin(SyncRun(mode=mode))
+    SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
+    stopped = EndsDuringTheWait(lambda: None)
+
+    assert sync.run(full=full, wait_seconds=wait_seconds, stopped=stopped).status == "skipped"
+    assert stopped.waits == 0
+
+
+def test_run__waiting_is_bounded_and_ends_when_stopped(
+    sandbox: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = SyncRun(mode="incremental")
+    assert runs.begin(held)
+    clock = [0.0]
+    monkeypatch.setattr(runs.time, "monotonic", lambda: clock[0])
+
+    def pass_time() -> None:
+        clock[0] += 1
+        runs.renew(held)  # it goes on and on
+
+    stopped = EndsDuringTheWait(pass_time)
+    assert sync.run(full=True, wait_seconds=5, stopped=stopped).status == "skipped"
+    assert stopped.waits == 5
+
+    def stop() -> None:
+        stopped.set()
+
+    stopped = EndsDuringTheWait(stop)
+    assert sync.run(full=True, wait_seconds=600, stopped=stopped).status == "skipped"
+    assert stopped.waits == 1
+    assert SyncRun.objects.filter(status="skipped").count() == 2
 
 
 def test_run__takes_over_from_the_dead(sandbox: BlandSandbox) -> None:
@@ -342,16 +416,51 @@ def test_run__stops_when_another_took_over(
 def test_run__goes_on_where_a_page_failed_for_good(small_pages: BlandSandbox) -> None:
     fill(small_pages, 200)
     SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
-    for call in (4, 5, 6):
-        small_pages.faults.add(f"#{call}", "500")
+    goes_down(small_pages, after=3)
     first = sync.run()
     assert (first.status, first.seen) == ("incomplete", 58)
     assert first.cursor
+    small_pages.faults.clear()
     small_pages.log.clear()
     second = sync.run()
     assert second.status == "finished"
     assert second.seen <= 200 - 58 + 1
     assert Conversation.objects.count() == 200
+
+
+@pytest.mark.parametrize(
+    ("days", "is_resumed"), [(0.9, True), (-0.9, True), (7, False), (-7, False)]
+)
+def test_run__a_walk_that_stood_still_for_long_is_begun_anew(
+    days: float, is_resumed: bool, small_pages: BlandSandbox
+) -> None:
+    fill(small_pages, 100)
+    SyncRun.objects.create(mode="full", status="finished", watermark=BEGIN)
+    SyncRun.objects.create(
+        mode="incremental",
+        status="incomplete",
+        watermark=BEGIN,
+        cursor=[[text_of(BEGIN + timedelta(minutes=90)), None, None]],
+        walk_began_at=runs.timezone.now() - timedelta(days=days),
+    )
+    assert sync.run().seen == (10 if is_resumed else 100)
+
+
+def test_run__a_lease_far_ahead_is_a_wrong_clock(sandbox: BlandSandbox) -> None:
+    """A machine three hours ahead died in the middle of a sync."""
+    fill(sandbox, 3)
+    assert runs.begin(SyncRun(mode="full"))
+    SyncRun.objects.update(lease_until=runs.timezone.now() + timedelta(hours=3))
+    assert sync.run().status == "finished"
+    assert SyncRun.objects.filter(status="incomplete", error_code="process_ended").count() == 1
+
+
+def test_last_copied_at__a_time_ahead_of_now_says_nothing() -> None:
+    now = runs.timezone.now()
+    earlier = now - timedelta(hours=1)
+    for moment in (earlier, now + timedelta(hours=3)):
+        SyncRun.objects.create(mode="full", status="finished", walk_began_at=moment)
+    assert sync.last_copied_at() == earlier
 
 
 def test_run__nothing_is_marked_after_a_broken_walk(small_pages: BlandSandbox) -> None:
@@ -376,7 +485,7 @@ def test_run__in_a_given_time(small_pages: BlandSandbox) -> None:
     assert Conversation.objects.count() == 400
 
 
-@pytest.mark.kill
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("full", [True, False], ids=["full", "incremental"])
 def test_run__resumes_after_sigkill(
@@ -612,17 +721,17 @@ def test_run__an_older_page_never_flips_a_row_back(
     """The page is asked for before the update and written after it."""
     fill(sandbox, 3)
     sync.run()
-    apply_page = driver.apply_page
+    apply_page = writing.apply_page
 
     def update_first(payloads: Any) -> Any:
-        monkeypatch.setattr(driver, "apply_page", apply_page)
+        monkeypatch.setattr(writing, "apply_page", apply_page)
         later = text_of(datetime.now(timezone.utc))
         sandbox.account.rows["c00001"]["updated_at"] = later
         held.extend(payloads)
         return apply_page([])
 
     held: list[Any] = []
-    monkeypatch.setattr(driver, "apply_page", update_first)
+    monkeypatch.setattr(writing, "apply_page", update_first)
     sync.run(full=True)
     run_update(started(["c00001"]))
     assert Conversation.objects.get(pk="c00001").is_active is False

@@ -1,19 +1,27 @@
-"""Door for staff.
+"""The admin: pages and actions for staff.
 
 A host that wants its own registers subclasses of these after ``admin.site.unregister``.
 """
 
 from django.contrib import admin
 
-from ..models import BulkUpdate, Conversation, SyncRun, WebhookDelivery
-from .bulk_updates import BulkUpdateAdmin
+from ..models import BulkUpdate, Conversation, StandingOrder, SyncRun, WebhookDelivery
 from .conversations import ConversationAdmin
-from .sync_runs import SyncRunAdmin
-from .webhook_deliveries import WebhookDeliveryAdmin
+from .deliveries import WebhookDeliveryAdmin
+from .orders import StandingOrderAdmin
+from .runs import SyncRunAdmin
+from .updates import BulkUpdateAdmin
 
 admin.site.register(Conversation, ConversationAdmin)
 admin.site.register(BulkUpdate, BulkUpdateAdmin)
+admin.site.register(StandingOrder, StandingOrderAdmin)
 admin.site.register(SyncRun, SyncRunAdmin)
 admin.site.register(WebhookDelivery, WebhookDeliveryAdmin)
 
-__all__ = ["BulkUpdateAdmin", "ConversationAdmin", "SyncRunAdmin", "WebhookDeliveryAdmin"]
+__all__ = [
+    "BulkUpdateAdmin",
+    "ConversationAdmin",
+    "StandingOrderAdmin",
+    "SyncRunAdmin",
+    "WebhookDeliveryAdmin",
+]

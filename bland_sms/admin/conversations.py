@@ -2,60 +2,44 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, ClassVar
 
-from django.contrib import admin, messages
+from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.urls import URLPattern, reverse
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..conf import get_settings
-from ..exceptions import BlandConfigurationError
 from ..models import Conversation
 from ..search import find, parse_search, single_id
-from ..sentences import translated
-from ..sync import is_mirror_empty, refresh_many
-from ..transactions import after_commit
+from ..sync import is_mirror_empty
+from .base import CappedPaginator, Options, freshness_context
+from .confirmation import ReasonActionForm
+from .conversation_actions import ConversationActions
 from .conversation_page import ConversationPage
-from .filters import ActivityFilter, ChangeFilter, OurNumberFilter, StatusFilter
-from .mirrored import (
-    CappedPaginator,
-    Options,
-    connection_problem,
-    freshness_context,
-    shown_number,
-    shown_text,
-    shown_time,
+from .conversation_views import VIEWS
+from .filters import (
+    ActivityFilter,
+    ChangeFilter,
+    EventFilter,
+    OurNumberFilter,
+    StatusFilter,
+    StopFilter,
 )
-from .requested import add_requested_changes
-from .spreadsheet import csv_response
-from .wording import refresh_words
-
-REFRESH_LIMIT = 100
-"""Conversations that are refreshed by one action."""
-EXPORTED = (
-    "id",
-    "user_number",
-    "agent_number",
-    "status",
-    "channel",
-    "created_at",
-    "updated_at",
-    "last_activity_at",
-    "message_count",
-    "disposition_tag",
-)
-EXPORTED_TEXTS = ("last_message", "summary")
+from .formatting import Unlogged, ago, shown_number, shown_text, shown_time
+from .kept import add_kept
+from .pending import add_requested_changes
+from .posted_search import is_name, searched
+from .search_hints import hidden_words, reading_words
 
 
-class ConversationAdmin(ConversationPage):
+class ConversationAdmin(ConversationPage, ConversationActions):
     """Conversations as Bland last told them. To change one means to ask Bland."""
 
     list_display: Options = (
@@ -67,7 +51,14 @@ class ConversationAdmin(ConversationPage):
         "our_number",
     )
     list_display_links: Options = ("customer",)
-    list_filter: ClassVar[Options] = (StatusFilter, ActivityFilter, OurNumberFilter, ChangeFilter)
+    list_filter: ClassVar[Options] = (
+        StatusFilter,
+        ActivityFilter,
+        OurNumberFilter,
+        ChangeFilter,
+        EventFilter,
+        StopFilter,
+    )
     ordering: ClassVar[Options] = ("-last_activity_at", "-id")
     sortable_by: ClassVar[Options] = ("customer", "last_activity")
     # What makes the box appear; see get_search_results.
@@ -81,15 +72,40 @@ class ConversationAdmin(ConversationPage):
         "reactivate_selected",
         "refresh_selected",
         "export_selected",
+        "stop_selected",
     )
+    action_form = ReasonActionForm
     redirect_single_id = True
     """A search for one whole id opens its page."""
+    empty_value_display = gettext_lazy("not told")
+    """What Bland did not tell is neither zero nor nothing."""
+    change_form_template = "admin/bland_sms/conversation/change_form.html"
+    change_list_template = "admin/bland_sms/conversation/change_list.html"
+    message_search_template = "admin/bland_sms/conversation/message_search.html"
+    summary_template = "admin/bland_sms/conversation/summary.html"
+
+    class Media:
+        js = ["bland_sms/conversation.js"]
+
+    def get_urls(self) -> list[URLPattern]:
+        pages = {
+            name: (address, view.as_view(model_admin=self, **options))
+            for name, (address, view, options) in VIEWS.items()
+        }
+        return [*self.own_urls(pages), *super().get_urls()]
 
     # --- the list -----------------------------------------------------------------------------
 
     def get_list_display(self, request: HttpRequest) -> Any:
         hidden = set() if self.has_transcript_permission(request) else {"last_message_start"}
         return [name for name in self.list_display if name not in hidden]
+
+    def action_checkbox(self, obj: Conversation) -> SafeString:
+        html = super().action_checkbox(obj)
+        if not obj.user_number:
+            return html  # its id alone is what there is to say
+        words = f"{obj.user_number}, {ago(obj.last_activity_at)}"
+        return mark_safe(html.replace(escape(str(obj)), escape(words)))  # noqa: S308  both escaped
 
     @admin.display(description=gettext_lazy("Customer"), ordering="user_number")
     def customer(self, conversation: Conversation) -> SafeString:
@@ -111,22 +127,33 @@ class ConversationAdmin(ConversationPage):
         return shown_number(conversation.agent_number)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
-        return super().get_queryset(request).defer("extra", "older_facts", "variables", "summary")
+        hidden = ("extra", "older_facts", "event_history", "variables", "summary")
+        return super().get_queryset(request).defer(*hidden)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Conversation], search_term: str
     ) -> tuple[QuerySet[Conversation], bool]:
         if not search_term.strip():
             return queryset, False
+        search_term = searched(request, search_term)
         search = parse_search(search_term)
         found = find(search)
-        request.bland_sms_search = search.hint, found.unmatched  # type: ignore[attr-defined]
+        shown: dict[str, Any] = {
+            "bland_sms_search_hint": "gone" if is_name(search_term) else search.hint,
+            "bland_sms_unmatched": [Unlogged(term) for term in found.unmatched],
+            "bland_sms_reading": reading_words(search.reading()),
+        }
+        request.bland_sms_search = shown  # type: ignore[attr-defined]
         matching = queryset.filter(found.condition)
         if found.is_few:
             # Given the filters, the order and the few rows at once, SQLite walks through all rows
             # of a filter: name the rows that pass it instead.
             ids = list(matching.order_by("pk").values_list("pk", flat=True))
-            matching = self.get_queryset(request).filter(pk__in=ids)
+            visible = self.get_queryset(request)
+            if found.ids and len(ids) < len(found.ids):  # some filter has left out the others
+                hidden = visible.filter(pk__in=sorted(found.ids - set(ids)))
+                shown["bland_sms_hidden"] = hidden_words(request, hidden)
+            matching = visible.filter(pk__in=ids)
         return matching, False
 
     def changelist_view(
@@ -134,14 +161,22 @@ class ConversationAdmin(ConversationPage):
     ) -> HttpResponse:
         found = self._single_id_hit(request)
         if found is not None:
-            return HttpResponseRedirect(self._url_of(found))
-        freshness = freshness_context()
+            url = reverse(
+                f"admin:{self.opts.app_label}_{self.opts.model_name}_change",
+                args=[quote(found)],
+                current_app=self.admin_site.name,
+            )
+            return HttpResponseRedirect(url)
+        freshness = freshness_context(request)
         context = {
             "title": _("Conversations"),
             **freshness,
+            "bland_sms_may_read": self.has_transcript_permission(request),
             "bland_sms_is_empty": freshness["bland_sms_copied_at"] is None and is_mirror_empty(),
-            "bland_sms_problem": connection_problem(),
             "bland_sms_may_refresh": self.has_refresh_permission(request),
+            "bland_sms_may_paste": any(
+                self.has_update_permission(request, is_active) for is_active in (True, False)
+            ),
             **(extra_context or {}),
         }
         response = super().changelist_view(request, context)
@@ -150,6 +185,7 @@ class ConversationAdmin(ConversationPage):
             changelist = response.context_data.get("cl")
             if changelist is not None:
                 add_requested_changes(changelist.result_list)
+                add_kept(changelist.result_list)
         return response
 
     def _add_search_hints(self, request: HttpRequest, context: dict[str, Any]) -> None:
@@ -160,9 +196,7 @@ class ConversationAdmin(ConversationPage):
         context["bland_sms_is_capped"] = (
             isinstance(paginator, CappedPaginator) and paginator.is_capped
         )
-        hint, unmatched = getattr(request, "bland_sms_search", ("", ()))
-        context["bland_sms_search_hint"] = hint
-        context["bland_sms_unmatched"] = unmatched
+        context |= getattr(request, "bland_sms_search", {})
 
     def _single_id_hit(self, request: HttpRequest) -> str | None:
         if not self.redirect_single_id or request.method != "GET" or set(request.GET) != {"q"}:
@@ -171,63 +205,3 @@ class ConversationAdmin(ConversationPage):
         if term is None or not self.has_view_permission(request):
             return None
         return term if self.get_queryset(request).filter(pk=term).exists() else None
-
-    # --- actions ------------------------------------------------------------------------------
-
-    @admin.action(
-        description=gettext_lazy("Deactivate selected conversations"), permissions=["deactivate"]
-    )
-    def deactivate_selected(
-        self, request: HttpRequest, queryset: QuerySet[Conversation]
-    ) -> HttpResponse | None:
-        """Ask Bland to deactivate every selected conversation."""
-        return self.update_selected(
-            request, queryset, is_active=False, back=request.get_full_path()
-        )
-
-    @admin.action(
-        description=gettext_lazy("Reactivate selected conversations"), permissions=["reactivate"]
-    )
-    def reactivate_selected(
-        self, request: HttpRequest, queryset: QuerySet[Conversation]
-    ) -> HttpResponse | None:
-        """Ask Bland to reactivate every selected conversation."""
-        return self.update_selected(request, queryset, is_active=True, back=request.get_full_path())
-
-    @admin.action(
-        description=gettext_lazy("Refresh selected conversations from Bland"),
-        permissions=["refresh"],
-    )
-    def refresh_selected(
-        self, request: HttpRequest, queryset: QuerySet[Conversation]
-    ) -> HttpResponse | None:
-        """Copy every selected conversation and its messages from Bland."""
-        ids = list(queryset.order_by().values_list("pk", flat=True)[: REFRESH_LIMIT + 1])
-        if len(ids) > REFRESH_LIMIT:
-            text = _("Refresh at most %d conversations at once, or run bland_sms_sync.")
-            self.message_user(request, text % REFRESH_LIMIT, messages.ERROR)
-        else:
-            after_commit(partial(self._refresh_and_tell, request, ids))
-        return None
-
-    @admin.action(
-        description=gettext_lazy("Export selected conversations (CSV)"), permissions=["export"]
-    )
-    def export_selected(
-        self, request: HttpRequest, queryset: QuerySet[Conversation]
-    ) -> HttpResponseBase:
-        """Download what the mirror holds; what people wrote only for those who may read it."""
-        columns = [*EXPORTED]
-        if self.has_transcript_permission(request):
-            columns += EXPORTED_TEXTS
-        rows = queryset.order_by("pk").values_list(*columns).iterator(chunk_size=1000)
-        return csv_response("conversations.csv", columns, rows)
-
-    def _refresh_and_tell(self, request: HttpRequest, ids: list[str]) -> None:
-        try:
-            refreshed = refresh_many(ids, seconds=get_settings().inline_seconds)
-        except BlandConfigurationError as error:
-            self.message_user(request, translated(error), messages.ERROR)
-            return
-        for level, text in refresh_words(refreshed):
-            self.message_user(request, text, level)

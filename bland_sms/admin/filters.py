@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Iterator
+from datetime import date
 from typing import Any
 
 from django.contrib import admin
 from django.db import connections
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..models import OPEN_STATES, BulkUpdateItem, Conversation
+from ..models import BulkUpdateItem, Conversation, ConversationEvent
 from ..models.conversation import Status
+from ..models.event import day_begins, day_ends
 from ..payloads import clean_text
+from ..selections import ACTIVITY, ALL, CHANGES, PICKED, event_words, read_event, selection_data
+from ..summary import Measure
+from .date_filter import DateFilter, day_of
+from .formatting import shown_number
 
+MOST_NAMED = 5000
+"""Conversations that a condition names one by one."""
 MOST_NUMBERS = 50
 """Our own numbers that are offered as filters."""
 
@@ -40,32 +46,16 @@ class StatusFilter(admin.SimpleListFilter):
         return queryset.filter(status=value) if value in Status.values else queryset
 
 
-class ActivityFilter(admin.SimpleListFilter):
+class ActivityFilter(DateFilter):
     title = gettext_lazy("last activity")
     parameter_name = "activity"
+    column = "last_activity_at"
     days = {"24h": 1, "7d": 7, "30d": 30}
+    older = {"older": 30, "older90": 90, "older180": 180}
 
     @staticmethod
     def choices_in_words() -> list[tuple[str, str]]:
-        return [
-            ("24h", _("Past 24 hours")),
-            ("7d", _("Past 7 days")),
-            ("30d", _("Past 30 days")),
-            ("older", _("Older than 30 days")),
-        ]
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return self.choices_in_words()
-
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[Conversation]
-    ) -> QuerySet[Conversation]:
-        value = self.value()
-        if value == "older":
-            return queryset.filter(last_activity_at__lt=_days_ago(30))
-        if value in self.days:
-            return queryset.filter(last_activity_at__gte=_days_ago(self.days[value]))
-        return queryset
+        return [(value, str(label)) for value, label in ACTIVITY.items()]
 
 
 class OurNumberFilter(admin.SimpleListFilter):
@@ -73,7 +63,7 @@ class OurNumberFilter(admin.SimpleListFilter):
     parameter_name = "our_number"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(number, number) for number in our_numbers(Conversation.objects.db)]
+        return [(number, shown_number(number)) for number in our_numbers(Conversation.objects.db)]
 
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[Conversation]
@@ -89,7 +79,7 @@ class ChangeFilter(admin.SimpleListFilter):
 
     @staticmethod
     def choices_in_words() -> list[tuple[str, str]]:
-        return [("waiting", _("Waiting")), ("failed", _("Failed or unknown"))]
+        return [(value, str(label)) for value, label in CHANGES.items()]
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return self.choices_in_words()
@@ -98,14 +88,121 @@ class ChangeFilter(admin.SimpleListFilter):
         self, request: HttpRequest, queryset: QuerySet[Conversation]
     ) -> QuerySet[Conversation]:
         if self.value() == "waiting":
-            return queryset.filter(pk__in=_items(OPEN_STATES).values("conversation_id"))
+            return _named_by(_items(BulkUpdateItem.State.OPEN), queryset)
         if self.value() == "failed":
             failed = _items((BulkUpdateItem.State.FAILED, BulkUpdateItem.State.UNKNOWN))
             later = BulkUpdateItem.objects.filter(
                 conversation_id=OuterRef("conversation_id"), pk__gt=OuterRef("pk")
             ).exclude(state=BulkUpdateItem.State.CANCELLED)
-            return queryset.filter(pk__in=failed.filter(~Exists(later)).values("conversation_id"))
+            return _named_by(failed.filter(~Exists(later)), queryset)
         return queryset
+
+
+class EventFilter(admin.SimpleListFilter):
+    """The conversations behind a number of the summary: what happened, from which day to which.
+
+    Not offered in the list's own filters: it appears where it is in use.
+    """
+
+    title = gettext_lazy("what happened")
+    parameter_name = "event"
+    name_by, name_reason = "event_by", "event_reason"
+
+    def __init__(self, request: HttpRequest, params: Any, model: Any, model_admin: Any) -> None:
+        super().__init__(request, params, model, model_admin)
+        for name in (self.name_by, self.name_reason):
+            if name in params:
+                self.used_parameters[name] = params.pop(name)[-1]
+
+    @classmethod
+    def parameters(
+        cls, kind: str, first: date, last: date, by_us: tuple[str, str] | None = None
+    ) -> dict[str, str]:
+        """What the address says, such as ``event=deactivated:2026-11-01:2026-11-30``.
+
+        Args:
+            by_us: Of deactivations by us: by whom, for which reason; ``""`` is a value too.
+        """
+        asked = {cls.parameter_name: f"{kind}:{first.isoformat()}:{last.isoformat()}"}
+        return (
+            asked if by_us is None else {**asked, cls.name_by: by_us[0], cls.name_reason: by_us[1]}
+        )
+
+    def expected_parameters(self) -> list[str | None]:
+        return [self.parameter_name, self.name_by, self.name_reason]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        value = request.GET.get(self.parameter_name)
+        words = event_words(value)
+        if not words:
+            return []
+        if self.name_by in request.GET:
+            words += ", " + (clean_text(request.GET[self.name_by]) or _("an operator"))
+        if self.name_reason in request.GET:
+            words += ", " + (clean_text(request.GET[self.name_reason]) or _("without a reason"))
+        return [(str(value), words)]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """All, and what is chosen; "All" takes the person and the reason away as well."""
+        everything, *chosen = super().choices(changelist)
+        own = self.expected_parameters()
+        yield {**everything, "query_string": changelist.get_query_string(remove=own)}
+        for one in chosen:
+            yield {**one, "query_string": changelist.get_query_string()}
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Conversation]
+    ) -> QuerySet[Conversation]:
+        meant = read_event(self.value())
+        if meant is None:
+            return queryset
+        kind, first, last = meant
+        begins, ends = day_begins(first), day_ends(last)
+        if kind == Measure.BY_US:
+            items = _items((BulkUpdateItem.State.CHANGED,)).filter(
+                bulk_update__is_active=False, finished_at__gte=begins, finished_at__lt=ends
+            )
+            for name, column in (
+                (self.name_by, "requested_by_name"),
+                (self.name_reason, "reason"),
+            ):
+                if name in self.used_parameters:
+                    value = clean_text(self.used_parameters[name])
+                    items = items.filter(**{f"bulk_update__{column}": value})
+            return _named_by(items, queryset)
+        events = ConversationEvent.objects.filter(kind=kind, at__gte=begins, at__lt=ends)
+        return _named_by(events, queryset)
+
+
+class StopFilter(admin.SimpleListFilter):
+    title = gettext_lazy("asked to stop")
+    parameter_name = "asked_to_stop"
+
+    @staticmethod
+    def choices_in_words() -> list[tuple[str, str]]:
+        return [("yes", _("Asked to stop"))]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return self.choices_in_words()
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Conversation]
+    ) -> QuerySet[Conversation]:
+        if self.value() != "yes":
+            return queryset
+        asked = ConversationEvent.objects.filter(kind=ConversationEvent.Kind.ASKED_TO_STOP)
+        return _named_by(asked, queryset)
+
+
+def _named_by(rows: QuerySet[Any], conversations: QuerySet[Conversation]) -> QuerySet[Conversation]:
+    """The conversations that rows of another table name; one by one where they are few.
+
+    With a subquery PostgreSQL walks along the list, newest first, until it has met a page of them:
+    of the events of one day last month that is a walk through all that came after.
+    """
+    few = list(rows.order_by().values_list("conversation_id", flat=True)[: MOST_NAMED + 1])
+    ids: Any = rows.values("conversation_id") if len(few) > MOST_NAMED else sorted(set(few))
+    return conversations.filter(pk__in=ids)
 
 
 def _items(states: Iterable[str]) -> QuerySet[BulkUpdateItem]:
@@ -115,15 +212,8 @@ def _items(states: Iterable[str]) -> QuerySet[BulkUpdateItem]:
     )
 
 
-def _days_ago(days: int) -> Any:
-    return timezone.now() - timedelta(days=days)
-
-
-def our_numbers(using: str) -> list[str]:
-    """Our own numbers, by one look into the index for each: DISTINCT would read all the table."""
-    quote = connections[using].ops.quote_name
-    table = quote(Conversation._meta.db_table)
-    sql = f"""
+def _looks(table: str) -> str:
+    return f"""
         WITH RECURSIVE known (number) AS (
             SELECT MIN(agent_number) FROM {table} WHERE agent_number > ''
             UNION ALL
@@ -132,26 +222,43 @@ def our_numbers(using: str) -> list[str]:
         )
         SELECT number FROM known WHERE number IS NOT NULL LIMIT {MOST_NUMBERS}
     """  # noqa: S608  a name of Django's and a number of ours
+
+
+def our_numbers(using: str) -> list[str]:
+    """Our own numbers, by one look into the index for each.
+
+    PostgreSQL and SQLite read all the table for DISTINCT; MariaDB and MySQL know the way, and read
+    the whole index for each of the looks instead.
+    """
+    quote = connections[using].ops.quote_name
+    table = quote(Conversation._meta.db_table)
+    sql = _looks(table)
+    if connections[using].vendor == "mysql":
+        columns = f"SELECT DISTINCT agent_number FROM {table} WHERE agent_number > ''"  # noqa: S608
+        sql = f"{columns} ORDER BY agent_number LIMIT {MOST_NUMBERS}"
     with connections[using].cursor() as cursor:
         cursor.execute(sql)
         return [number for (number,) in cursor.fetchall()]
 
 
-def selection_words(request: HttpRequest) -> str:
-    """What was selected, in words. Phone numbers stay out: only that there was a search."""
-    words = []
-    for list_filter in (StatusFilter, ActivityFilter, ChangeFilter):
-        value = request.GET.get(list_filter.parameter_name)
-        labels = dict(list_filter.choices_in_words())
-        if value in labels:
-            words.append(f"{list_filter.title}: {labels[value]}")
-    if request.GET.get(OurNumberFilter.parameter_name):
-        words.append(_("one of our numbers"))
-    if request.GET.get("q", "").strip():
-        words.append(_("a search"))
-    filters = ", ".join(words)
+def selection_of(request: HttpRequest) -> str:
+    """What was selected, as data. Phone numbers stay out: only that there was a search."""
     if request.POST.get("select_across") == "1":
-        return _("All that match: %s") % filters if filters else _("All conversations")
-    if "_selected_action" in request.POST:
-        return _("Picked by hand from: %s") % filters if filters else _("Picked by hand")
-    return ""
+        how = ALL
+    elif "_selected_action" in request.POST:
+        how = PICKED
+    else:
+        return ""
+    chosen = {
+        name: value
+        for name, known in (("status", Status.values), ("activity", ACTIVITY), ("change", CHANGES))
+        if (value := request.GET.get(name, "")) in known
+    }
+    for name in ("activity_from", "activity_to"):
+        if day := day_of(request.GET.get(name, "")):
+            chosen[name] = day.isoformat()
+    event = request.GET.get(EventFilter.parameter_name, "")
+    chosen["event"] = event if read_event(event) else ""
+    chosen["our_number"] = "yes" if request.GET.get(OurNumberFilter.parameter_name) else ""
+    chosen["search"] = "yes" if request.GET.get("q", "").strip() else ""
+    return selection_data(how, **chosen)

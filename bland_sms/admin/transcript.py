@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import pgettext
+from django.utils.translation import ngettext, pgettext
 
-from ..models import BulkUpdateItem, Conversation, Message
+from ..models import BulkUpdateItem, Conversation, ConversationEvent, Message
 from ..models.conversation import SYNTHETIC_TEXT
-from .mirrored import shown_text
+from ..payloads import MESSAGES_LEFT_OUT
+from ..words import one_line
+from .formatting import shown_text
+
+Kind = ConversationEvent.Kind
 
 NEWEST_SHOWN = 200
 EVENTS_SHOWN = 50
+SAME_CHANGE = timedelta(minutes=10)
+"""Between Bland's time of a change and ours of the update that asked for it."""
+INDENT = "    "
+ATTACHMENT_NAMES = ("attachments", "attachment", "media", "media_url", "media_urls")
+ADDRESS_NAMES = ("url", "media_url", "href", "link", "src")
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,16 @@ class Entry:
 
     at: datetime | None
     side: str
-    """``customer``, ``ours`` or ``event``."""
-    label: str
-    text: str
-    delivery: str = ""
+    """``customer``, ``ours``, ``unknown`` (Bland did not tell) or ``event``."""
+    label: str = field(repr=False)
+    text: str = field(repr=False)  # error trackers keep what templates are given by repr
+    delivery: str = field(default="", repr=False)
     update_id: int | None = None
-    attachments: tuple[str, ...] = ()
+    kind: str = ""
+    """Of an event: which."""
+    attachments: tuple[str, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
+    """What is there and cannot be shown, in words, so that no message looks empty."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +76,15 @@ def transcript_of(conversation: Conversation, *, show_all: bool, with_text: bool
 
 
 def transcript_text(conversation: Conversation) -> str:
-    """The whole thread as plain text, oldest message first."""
+    """The whole thread with our own events as plain text, oldest first.
+
+    Every line that continues a message is indented: a line that begins with ``[`` is always ours,
+    whatever the text of a message imitates.
+    """
     lines = [
         _("Conversation %s") % conversation.pk,
-        _("Customer: %s") % (conversation.user_number or _("no number")),
-        _("Our number: %s") % (conversation.agent_number or _("no number")),
+        _("Customer: %s") % (one_line(conversation.user_number) or _("no number")),
+        _("Our number: %s") % (one_line(conversation.agent_number) or _("no number")),
     ]
     if conversation.transcript_observed_at is None:
         lines.append(_("The messages were not copied from Bland yet."))
@@ -75,28 +92,62 @@ def transcript_text(conversation: Conversation) -> str:
         copied_at = timezone.localtime(conversation.transcript_observed_at)
         lines.append(_("Copied from Bland: %s") % copied_at.isoformat(" ", "seconds"))
     lines.append("")
-    for message in conversation.messages.exclude(text=SYNTHETIC_TEXT).order_by("position"):
-        entry = _entry(message)
+    messages = conversation.messages.exclude(text=SYNTHETIC_TEXT).order_by("position")
+    for entry in _with_events([_entry(message) for message in messages], conversation):
         at = timezone.localtime(entry.at).isoformat(" ", "seconds") if entry.at else "?"
-        delivery = f" ({entry.delivery})" if entry.delivery else ""
-        lines.append(f"[{at}] {entry.label}{delivery}: {entry.text}")
-        lines += entry.attachments
+        if entry.side == "event":
+            update = _("update %d") % entry.update_id if entry.update_id else ""
+            lines.append(f"[{at}] {one_line(f'{entry.text}, {update}'.rstrip(', '))}")
+            continue
+        delivery = f" ({one_line(entry.delivery)})" if entry.delivery else ""
+        first, *others = entry.text.splitlines() or [""]
+        lines.append(f"[{at}] {one_line(entry.label)}{delivery}: {_printable(first)}")
+        lines += [f"{INDENT}{_printable(line)}" for line in others]
+        lines += [f"{INDENT}{one_line(text)}" for text in (*entry.attachments, *entry.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _printable(line: str) -> str:
+    """Without control characters: some move back in the line or to its beginning."""
+    return "".join(char if char.isprintable() or char == "\t" else " " for char in line)
 
 
 def _entry(message: Message) -> Entry:
     labels = {"USER": _("Customer"), "AGENT": _("Agent"), "HUMAN": _("Rep")}
+    sides = {"USER": "customer", "AGENT": "ours", "HUMAN": "ours"}
+    links = _links(message.attachments)
     delivery = _delivery_words(message.status)
     if message.error_code:
         delivery = f"{delivery} ({message.error_code})" if delivery else message.error_code
     return Entry(
         at=message.created_at,
-        side="customer" if message.sender == "USER" else "ours",
-        label=labels.get(message.sender, message.sender),
+        side=sides.get(message.sender, "unknown"),
+        label=labels.get(message.sender, message.sender) or _("Unknown sender"),
         text=shown_text(message.text),
         delivery=delivery,
-        attachments=_links(message.attachments),
+        attachments=links,
+        notes=_notes(message, links),
     )
+
+
+def _notes(message: Message, links: tuple[str, ...]) -> tuple[str, ...]:
+    notes = []
+    left_out = message.extra.get(MESSAGES_LEFT_OUT)
+    if isinstance(left_out, int) and left_out > 0:  # Bland may have a field of this name
+        text = ngettext(
+            "%(number)s earlier message was not copied.",
+            "%(number)s earlier messages were not copied.",
+            left_out,
+        )
+        notes.append(text % {"number": left_out})
+    if message.extra.get("app_card"):
+        notes.append(_("Card"))
+    attached = [message.attachments, *(message.extra.get(name) for name in ATTACHMENT_NAMES)]
+    if any(attached) and not links:
+        notes.append(_("Attachment (not shown)"))
+    if not message.text.strip() and not links and not notes:
+        notes.append(_("(no text)"))
+    return tuple(notes)
 
 
 def _delivery_words(status: str) -> str:
@@ -115,15 +166,19 @@ def _delivery_words(status: str) -> str:
 
 def _links(attachments: Any) -> tuple[str, ...]:
     """Addresses of attachments, http and https only; they are linked to and never loaded."""
-    found = attachments if isinstance(attachments, list) else []
-    urls = [one.get("url") if isinstance(one, dict) else one for one in found]
+    found = attachments if isinstance(attachments, list) else [attachments]
+    urls = [_address(one) if isinstance(one, dict) else one for one in found]
     return tuple(
         url for url in urls if isinstance(url, str) and url.startswith(("https://", "http://"))
     )
 
 
+def _address(attachment: dict[str, Any]) -> Any:
+    return next((attachment[name] for name in ADDRESS_NAMES if attachment.get(name)), None)
+
+
 def _with_events(entries: list[Entry], conversation: Conversation) -> list[Entry]:
-    """Our events among the messages, each after the last message that is not newer."""
+    """What happened among the messages, each after the last message that is not newer."""
     items = (
         BulkUpdateItem.objects.filter(
             conversation_id=conversation.pk,
@@ -133,14 +188,32 @@ def _with_events(entries: list[Entry], conversation: Conversation) -> list[Entry
         .select_related("bulk_update")
         .order_by("-finished_at")[:EVENTS_SHOWN]
     )
+    ours = [_event(item) for item in items]
     merged = list(entries)
-    for item in items:
-        event = _event(item)
+    for event in [*ours, *_told_events(conversation, ours)]:
         place = len(merged)
         while place and _is_newer(merged[place - 1], event):
             place -= 1
         merged.insert(place, event)
     return merged
+
+
+def _told_events(conversation: Conversation, ours: list[Entry]) -> list[Entry]:
+    """What Bland told, newest first; not once more what an update of ours stands for."""
+    done = [(entry.kind, entry.at) for entry in ours if entry.at is not None]
+    found = []
+    # That it started is what a thread says by itself.
+    told = conversation.events.exclude(kind=Kind.STARTED).order_by("-at")
+    for event in told[:EVENTS_SHOWN]:
+        same = next(
+            (one for one in done if one[0] == event.kind and abs(one[1] - event.at) <= SAME_CHANGE),
+            None,
+        )
+        if same is None:
+            found.append(Entry(event.at, "event", "", event.get_kind_display(), kind=event.kind))
+        else:
+            done.remove(same)
+    return found
 
 
 def _is_newer(entry: Entry, event: Entry) -> bool:
@@ -157,4 +230,6 @@ def _event(item: BulkUpdateItem) -> Entry:
         label="",
         text=text % {"who": who},
         update_id=update.pk,
+        kind=Kind.REACTIVATED if update.is_active else Kind.DEACTIVATED,
+        notes=(_("Reason: %s") % update.reason,) if update.reason else (),
     )

@@ -1,4 +1,4 @@
-"""What became of an update, in the words of staff: causes, next steps, and one message a class."""
+"""The result of an update in words: causes, next steps, and one message for each outcome."""
 
 from __future__ import annotations
 
@@ -12,65 +12,17 @@ from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from .. import sync
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, SyncRun
-from ..sentences import translated
-from ..sync import Refreshed
+from ..reasons import Failure
+from .sight import Sight
 
 State = BulkUpdateItem.State
+COUNT_CAP = 10_000
+"""No page counts further than this: a COUNT over a million rows takes longer than the page."""
 MOST_GROUPS = 200
 MOST_NEW = 1000
 """New conversations that are looked at for customers who have written again."""
-
-
-class Cause(NamedTuple):
-    """Why items failed, and what to do next."""
-
-    what: str
-    next_step: str
-
-
-def explain(code: str, http_status: int | None, words: str = "") -> Cause:
-    """A failure in plain words. ``words`` are Bland's own."""
-    if code == "CONVERSATION_NOT_FOUND":
-        return Cause(
-            _("Not found under this key (404 CONVERSATION_NOT_FOUND)"),
-            _("Deleted at Bland, or another account's. The row is kept; if many, check the key."),
-        )
-    if http_status == 429:
-        return Cause(_("Bland asked us to slow down (429)"), _("Retry in a while."))
-    plain = {
-        "not_applied": (
-            _("Bland answered, but did not change it"),
-            _("Retry, or look at the conversation at Bland."),
-        ),
-        "no_answer": (_("No answer from Bland"), _("Retry in a while.")),
-        "bad_answer": (_("Bland's answer made no sense"), _("Retry in a while.")),
-        "redirected": (
-            _("Bland redirects elsewhere"),
-            _("Somebody who runs this site should check the setting BASE_URL."),
-        ),
-        "not_stored": (_("Done at Bland, but not stored here"), _("Refresh the conversation.")),
-        "superseded": (_("A newer update asks for the opposite"), ""),
-        "already_queued": (_("Another update does the same already"), ""),
-        "cancelled": (_("Cancelled before its turn came"), ""),
-    }
-    if code in plain:
-        return Cause(*plain[code])
-    status = f"{http_status} {code}" if http_status and not code.startswith("http_") else ""
-    status = status or code.replace("_", " ").upper()
-    if http_status is not None and http_status >= 500:
-        return Cause(_("Bland had an error of its own (%s)") % status, _("Retry in a while."))
-    what = _("Bland refused it (%s)") % status
-    return Cause(f"{what}: {translated(words)}" if words else what, "")
-
-
-def stop_words(bulk_update: BulkUpdate) -> str:
-    """Why an update stopped, in a sentence."""
-    known = {
-        "AUTH_FAILURE": _("Bland refused the key (401)."),
-        "outage": _("Bland does not answer."),
-    }
-    return known.get(bulk_update.stop_code) or translated(bulk_update.stop_message)
 
 
 class Told(NamedTuple):
@@ -85,12 +37,14 @@ class CauseCount(NamedTuple):
 
     state: str
     number: int
-    cause: Cause
+    advice: str
+    """Why, and what to do next, in sentences."""
 
 
-def number_words(number: int) -> str:
-    """A number as people of the reader's language group its digits."""
-    return number_format(number, force_grouping=True)
+def number_words(number: int, *, is_capped: bool = False) -> str:
+    """A number as people of the reader's language group its digits; "10,000+" where more exist."""
+    words = number_format(number, force_grouping=True)
+    return f"{words}+" if is_capped else words
 
 
 def verb_words(is_active: bool, number: int) -> str:
@@ -107,7 +61,9 @@ def counts_words(counts: dict[str, int], separator: str = " · ") -> str:
     number = {state: counts.get(state, 0) for state in State.values}
     words = {
         State.CHANGED: ngettext("%s changed", "%s changed", number[State.CHANGED]),
-        State.UNCHANGED: ngettext("%s already so", "%s already so", number[State.UNCHANGED]),
+        State.UNCHANGED: ngettext(
+            "%s needed no change", "%s needed no change", number[State.UNCHANGED]
+        ),
         State.FAILED: ngettext("%s failed", "%s failed", number[State.FAILED]),
         State.UNKNOWN: ngettext("%s unknown", "%s unknown", number[State.UNKNOWN]),
         State.RUNNING: ngettext("%s running", "%s running", number[State.RUNNING]),
@@ -118,22 +74,32 @@ def counts_words(counts: dict[str, int], separator: str = " · ") -> str:
     return separator.join(told)
 
 
-def outcome(bulk_update: BulkUpdate) -> list[Told]:
+def status_words(bulk_update: BulkUpdate) -> tuple[str, str]:
+    """The state of an update: the name of its colour, and its words."""
+    counts = bulk_update.counts_at_rest or {}
+    failed = counts.get(State.FAILED, 0) + counts.get(State.UNKNOWN, 0)
+    if bulk_update.status == BulkUpdate.Status.FINISHED and failed:
+        return str(State.FAILED), _("Finished with failures")
+    return bulk_update.status, bulk_update.get_status_display()
+
+
+def outcome(bulk_update: BulkUpdate, sight: Sight) -> list[Told]:
     """One honest message for each class of outcome that there is."""
-    counts = bulk_update.known_counts()
+    counts = sight.counts(bulk_update)
     told = [
-        Told(level, text % {"count": counts[state]})
+        Told(level, text % {"count": number_words(counts[state])})
         for state, level, text in _settled(bulk_update.is_active, counts)
         if counts[state]
     ]
-    told += [_told(count) for count in causes(bulk_update)][:6]
+    told += [_told(count) for count in causes(bulk_update, sight)][:6]
     waiting = counts[State.WAITING] + counts[State.RUNNING]
     if bulk_update.status == BulkUpdate.Status.STOPPED:
-        tail = _("%(changed)d changed, %(waiting)d not attempted.") % {
-            "changed": counts[State.CHANGED] + counts[State.UNCHANGED],
-            "waiting": waiting,
+        tail = _("%(changed)s changed, %(waiting)s not attempted.") % {
+            "changed": number_words(counts[State.CHANGED] + counts[State.UNCHANGED]),
+            "waiting": number_words(waiting),
         }
-        told.append(Told(messages.ERROR, f"{stop_words(bulk_update)} {tail}"))
+        stop = sight.failure(bulk_update.stop).advice
+        told.append(Told(messages.ERROR, f"{stop} {tail}"))
     elif waiting:
         told.append(Told(messages.INFO, _waiting_words(bulk_update, waiting)))
     return told
@@ -143,20 +109,20 @@ def _settled(is_active: bool, counts: dict[str, int]) -> list[tuple[str, int, st
     changed, unchanged = counts[State.CHANGED], counts[State.UNCHANGED]
     if is_active:
         done = ngettext(
-            "%(count)d conversation reactivated.", "%(count)d conversations reactivated.", changed
+            "%(count)s conversation reactivated.", "%(count)s conversations reactivated.", changed
         )
         already = ngettext(
-            "%(count)d was active already; Bland confirmed it.",
-            "%(count)d were active already; Bland confirmed it.",
+            "%(count)s was active already; Bland confirmed it.",
+            "%(count)s were active already; Bland confirmed it.",
             unchanged,
         )
     else:
         done = ngettext(
-            "%(count)d conversation deactivated.", "%(count)d conversations deactivated.", changed
+            "%(count)s conversation deactivated.", "%(count)s conversations deactivated.", changed
         )
         already = ngettext(
-            "%(count)d was inactive already; Bland confirmed it.",
-            "%(count)d were inactive already; Bland confirmed it.",
+            "%(count)s was inactive already; Bland confirmed it.",
+            "%(count)s were inactive already; Bland confirmed it.",
             unchanged,
         )
     return [
@@ -165,51 +131,48 @@ def _settled(is_active: bool, counts: dict[str, int]) -> list[tuple[str, int, st
     ]
 
 
-def causes(bulk_update: BulkUpdate) -> list[CauseCount]:
+def causes(bulk_update: BulkUpdate, sight: Sight) -> list[CauseCount]:
     """Why items failed, are unknown, or were left out; the most frequent cause first."""
     groups = (
-        bulk_update.items.filter(state__in=(State.FAILED, State.UNKNOWN, State.CANCELLED))
+        sight.items(
+            bulk_update.items.filter(state__in=(State.FAILED, State.UNKNOWN, State.CANCELLED))
+        )
         .order_by()
-        .values_list("state", "error_code", "http_status", "message")
+        .values_list("state", "error_code", "error_params", "http_status", "message")
         .annotate(number=Count("pk"))
         .order_by("-number")[:MOST_GROUPS]
     )
-    merged: dict[tuple[str, Cause], int] = {}
-    for state, code, http_status, words, number in groups:
-        cause = explain(code, http_status, words)
-        if state == State.CANCELLED and words:
-            cause = Cause(f"{cause.what} ({translated(words)})", cause.next_step)
-        merged[(state, cause)] = merged.get((state, cause), 0) + number
+    merged: dict[tuple[str, str], int] = {}
+    for state, *kept, number in groups:
+        key = state, sight.failure(Failure.of(*kept)).advice
+        merged[key] = merged.get(key, 0) + number
     rank = [State.FAILED, State.UNKNOWN, State.CANCELLED]
-    found = [CauseCount(state, number, cause) for (state, cause), number in merged.items()]
+    found = [CauseCount(state, number, advice) for (state, advice), number in merged.items()]
     return sorted(found, key=lambda count: (rank.index(State(count.state)), -count.number))
 
 
 def _told(count: CauseCount) -> Told:
-    values = {
-        "count": count.number,
-        "what": f"{count.cause.what}. {count.cause.next_step}".strip(),
-    }
+    values = {"count": number_words(count.number), "what": count.advice}
     if count.state == State.FAILED:
-        text = ngettext("%(count)d failed: %(what)s", "%(count)d failed: %(what)s", count.number)
+        text = ngettext("%(count)s failed: %(what)s", "%(count)s failed: %(what)s", count.number)
         return Told(messages.WARNING, text % values)
     if count.state == State.UNKNOWN:
         text = ngettext(
-            "%(count)d unknown, Bland may have done it: %(what)s",
-            "%(count)d unknown, Bland may have done it: %(what)s",
+            "%(count)s unknown, Bland may have done it: %(what)s",
+            "%(count)s unknown, Bland may have done it: %(what)s",
             count.number,
         )
         return Told(messages.WARNING, text % values)
-    text = ngettext("%(count)d left out: %(what)s", "%(count)d left out: %(what)s", count.number)
+    text = ngettext("%(count)s left out: %(what)s", "%(count)s left out: %(what)s", count.number)
     return Told(messages.INFO, text % values)
 
 
 def _waiting_words(bulk_update: BulkUpdate, waiting: int) -> str:
     text = ngettext(
-        "%(count)d is still waiting and stays queued.",
-        "%(count)d are still waiting and stay queued.",
+        "%(count)s is still waiting and stays queued.",
+        "%(count)s are still waiting and stay queued.",
         waiting,
-    ) % {"count": waiting}
+    ) % {"count": number_words(waiting)}
     later = (
         bulk_update.items.filter(state=State.WAITING, not_before__isnull=False)
         .order_by("not_before")
@@ -219,10 +182,10 @@ def _waiting_words(bulk_update: BulkUpdate, waiting: int) -> str:
     if later is not None:
         when = date_format(timezone.localtime(later), "DATETIME_FORMAT")
         return f"{text} " + _("Bland asked us to come back at %s.") % when
-    return f"{text} " + _("Open the update to carry them out, or run manage.py bland_sms_work.")
+    return f"{text} " + _("Open the update to carry them out.")
 
 
-def written_again(bulk_update: BulkUpdate) -> int:
+def written_again(bulk_update: BulkUpdate, sight: Sight) -> int:
     """Customers for whom Bland opened a new conversation after this update deactivated theirs.
 
     Looked at from the new conversations, which are few, and not from the items, which may be many.
@@ -233,62 +196,64 @@ def written_again(bulk_update: BulkUpdate) -> int:
         bulk_update=bulk_update,
         state=State.CHANGED,
         finished_at__lt=OuterRef("created_at"),
-        conversation__user_number=OuterRef("user_number"),
+        conversation__customer_key=OuterRef("customer_key"),
     )
     newest = (
         Conversation.objects.filter(created_at__gt=bulk_update.started_at, is_active=True)
-        .exclude(user_number="")
+        .exclude(customer_key="")
         .order_by("-created_at")
         .values_list("pk", flat=True)[:MOST_NEW]
     )
-    found = Conversation.objects.filter(Exists(deactivated), pk__in=list(newest))
-    return found.order_by().values("user_number").distinct().count()
+    seen = Conversation.objects.all() if sight.conversations is None else sight.conversations
+    found = seen.filter(Exists(deactivated), pk__in=list(newest))
+    return found.order_by().values("customer_key").distinct().count()
 
 
-def sync_words(run: SyncRun) -> tuple[str, int]:
+def sync_words(run: SyncRun, *, with_words: bool) -> tuple[str, int]:
     """What a sync came to, and the level of the message."""
+    error = run.failure.told(with_words)
     if run.status == SyncRun.Status.SKIPPED:
         return _("A copy from Bland is running already. Look again in a moment."), messages.INFO
-    counts = {"created": run.created, "changed": run.changed, "failed": run.failed}
+    counts = {name: number_words(getattr(run, name)) for name in ("created", "changed", "failed")}
     if run.status == SyncRun.Status.FINISHED:
-        text = _("Copied from Bland: %(created)d new, %(changed)d changed.") % counts
+        text = _("Copied from Bland: %(created)s new, %(changed)s changed.") % counts
         if not run.failed:
             return text, messages.SUCCESS
-        text = _("%(text)s %(failed)d could not be read.") % {"text": text, **counts}
+        text = _("%(text)s %(failed)s could not be read.") % {"text": text, **counts}
         return text, messages.WARNING
     if run.seen:
-        text = _("Not all was copied: %(error)s. So far %(created)d new, %(changed)d changed.")
-        return text % {"error": translated(run.error), **counts}, messages.WARNING
-    text = _("Nothing was copied: %s. What you see is the last copy.")
-    return text % translated(run.error), messages.ERROR
+        text = _("Not all was copied, so far %(created)s new, %(changed)s changed.") % counts
+        return f"{text} {error.advice}", messages.WARNING
+    text = _("Nothing was copied, what you see is the last copy.")
+    return f"{text} {error.advice}", messages.ERROR
 
 
-def refresh_words(refreshed: Refreshed) -> list[tuple[int, str]]:
+def refresh_words(refreshed: sync.Refreshed, *, with_words: bool) -> list[tuple[int, str]]:
     told: list[tuple[int, str]] = []
-    count: Callable[[int], dict[str, int]] = lambda number: {"count": number}  # noqa: E731
+    count: Callable[[int], dict[str, str]] = lambda number: {"count": number_words(number)}  # noqa: E731
     if refreshed.copied:
         number = len(refreshed.copied)
         text = ngettext(
-            "%(count)d conversation copied from Bland.",
-            "%(count)d conversations copied from Bland.",
+            "%(count)s conversation copied from Bland.",
+            "%(count)s conversations copied from Bland.",
             number,
         )
         told.append((messages.SUCCESS, text % count(number)))
     if refreshed.missing:
         number = len(refreshed.missing)
         text = ngettext(
-            "%(count)d not found under this key. The copy is kept.",
-            "%(count)d not found under this key. The copies are kept.",
+            "%(count)s not found under this key. The copy is kept.",
+            "%(count)s not found under this key. The copies are kept.",
             number,
         )
         told.append((messages.WARNING, text % count(number)))
     causes: dict[str, int] = {}
     for error in refreshed.failed.values():
-        cause = translated(error)
+        cause = error.failure.told(with_words).advice
         causes[cause] = causes.get(cause, 0) + 1
     for cause, number in causes.items():
         text = ngettext(
-            "%(count)d not refreshed: %(cause)s.", "%(count)d not refreshed: %(cause)s.", number
+            "%(count)s not refreshed: %(cause)s", "%(count)s not refreshed: %(cause)s", number
         )
-        told.append((messages.ERROR, text % {"count": number, "cause": cause}))
+        told.append((messages.ERROR, text % {**count(number), "cause": cause}))
     return told

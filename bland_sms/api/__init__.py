@@ -1,1 +1,1 @@
-"""Door for other programs (DRF)."""
+"""The REST API, for other programs (Django REST framework)."""

@@ -1,58 +1,53 @@
-"""Bulk updates: asked for here, carried out by whoever there is, and read while they run."""
+"""The API of bulk updates: start them, read their progress, cancel, retry and undo them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from django.db import IntegrityError
 from django.db.models import QuerySet
-from django.http import Http404
-from django.urls import NoReverseMatch
 from django.utils.translation import gettext as _
 from rest_framework.decorators import action
-from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.exceptions import ErrorDetail, PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import BaseSerializer
 
-from .. import updates
-from ..client import get_client
+from .. import dispatching, updates
+from ..client import check_client
 from ..conf import get_settings
-from ..models import BulkUpdate, Conversation
-from ..transactions import after_commit
-from .base import SafeViewSet
-from .errors import Refusal
+from ..database import after_commit
+from ..models import BulkUpdate, BulkUpdateItem
+from ..reasons import Failure
+from .errors import refusal_of
 from .filters import ITEMS, UPDATES
-from .paging import KeysetPagination, NewestPages
+from .paging import KeysetPagination
 from .parsing import MOST_ERRORS
-from .permissions import VERBS, check_verb, may
+from .permissions import VERBS, check_verb
+from .requested import RequestedViewSet, digest_of, idempotency_key
 from .serializers import (
     BulkUpdateSerializer,
     EmptySerializer,
     ItemSerializer,
     NewUpdateSerializer,
+    ReasonSerializer,
 )
 
 Status = BulkUpdate.Status
-KEY = re.compile("[!-~]{1,255}")
-OPEN = (Status.QUEUED, Status.RUNNING)
-AT_REST = (Status.FINISHED, Status.CANCELLED)
+OPEN = Status.OPEN
+AT_REST = Status.AT_REST
 IDS_PER_STATEMENT = 500
 
 
-class BulkUpdateViewSet(SafeViewSet[BulkUpdate]):
-    """The ledger. Who may not see all of it sees what they asked for themselves."""
+class BulkUpdateViewSet(RequestedViewSet[BulkUpdate]):
+    """The ledger. Users who may not see all of it see what they requested themselves."""
 
     needs = {
         None: (("view_bulkupdate", *VERBS),),
         "list": (("view_bulkupdate", *VERBS),),
         "create": ("view_conversation", VERBS),
-        "retrieve": (),  # what somebody may not see is not in their queryset
+        "retrieve": (),  # what a user may not see is not in their queryset
         "items": (),
         "proceed": (VERBS,),
         "retry": (VERBS,),
@@ -61,38 +56,10 @@ class BulkUpdateViewSet(SafeViewSet[BulkUpdate]):
     }
     parameters = {"list": UPDATES, "items": ITEMS}
     queryset = BulkUpdate.objects.exclude(status=Status.DRAFT)
-    lookup_value_regex = "[^/]+"
-    pagination_class = NewestPages
     serializer_class = BulkUpdateSerializer
-
-    def get_serializer_class(self) -> type[BaseSerializer[Any]]:
-        if self.request is not None and self.request.method == "POST" and not self.detail:
-            return NewUpdateSerializer
-        return super().get_serializer_class()
-
-    def get_queryset(self) -> QuerySet[BulkUpdate]:
-        queryset = super().get_queryset()
-        user: Any = self.request.user
-        if may(user, "view_bulkupdate"):
-            return queryset
-        return queryset.filter(requested_by=user.pk)
-
-    def get_conversations(self) -> QuerySet[Conversation] | None:
-        """For hosts that narrow: the conversations that may be named in a new update.
-
-        ``None``: any id, also one that only Bland knows; it is looked up when its turn comes.
-        """
-        return None
-
-    def get_object(self) -> BulkUpdate:
-        pk = self.kwargs["pk"]
-        found = None
-        if pk.isascii() and pk.isdigit() and len(pk) < 19:
-            found = self.get_queryset().filter(pk=int(pk)).first()
-        if found is None:
-            raise Http404
-        self.check_object_permissions(self.request, found)
-        return found
+    new_serializer_class = NewUpdateSerializer
+    seeing_all = ("view_bulkupdate",)
+    told_as = "bulk_update"
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -108,7 +75,9 @@ class BulkUpdateViewSet(SafeViewSet[BulkUpdate]):
     @action(detail=True, serializer_class=ItemSerializer, pagination_class=KeysetPagination)
     def items(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """What became of each conversation of an update."""
-        items: QuerySet[Any] = self.get_object().items.all()
+        items: QuerySet[Any] = updates.items_of(
+            self.get_object().items.all(), self.get_conversations()
+        )
         rows = self.paginate_queryset(self.filter_queryset(items))
         return self.get_paginated_response(self.get_serializer(rows, many=True).data)
 
@@ -117,21 +86,21 @@ class BulkUpdateViewSet(SafeViewSet[BulkUpdate]):
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Ask Bland to deactivate or reactivate many conversations.
 
-        What fits into `INLINE_SECONDS` is carried out at once where nobody else would; `driver`
-        says who does the rest. The same `Idempotency-Key` with the same body names the same
+        What fits into `INLINE_SECONDS` is carried out at once where there is no worker; `driver`
+        says who carries out the rest. The same `Idempotency-Key` with the same body names the same
         update.
         """
         wish = self.get_serializer(data=request.data)
         wish.is_valid(raise_exception=True)
         asked = wish.validated_data
         check_verb(request.user, asked["is_active"])
-        key = _idempotency_key(request)
-        digest = _digest(asked)
-        known = None if key is None else self._known(key, digest)
+        key = idempotency_key(request)
+        digest = digest_of({**asked, "conversation_ids": sorted(asked["conversation_ids"])})
+        known = self.known(BulkUpdate.objects.all(), key, digest)
         if known is not None:
             return self._carried_on(known)
         self._refuse_hidden(asked["conversation_ids"])
-        get_client()  # where there is no usable key nothing is recorded either
+        check_client()  # where there is no usable key nothing is recorded either
         try:
             bulk_update = updates.prepare(
                 asked["conversation_ids"],
@@ -144,29 +113,19 @@ class BulkUpdateViewSet(SafeViewSet[BulkUpdate]):
             )
         except IntegrityError:
             # The same request came twice at once, and the other one was first.
-            known = None if key is None else self._known(key, digest)
+            known = self.known(BulkUpdate.objects.all(), key, digest)
             if known is None:
                 raise
             return self._carried_on(known)
         updates.start(bulk_update)
-        updates.carry_out(bulk_update, or_here=True)
+        dispatching.carry_out(bulk_update, or_here=True)
         return self._begun(bulk_update)
 
-    def _known(self, key: str, digest: str) -> BulkUpdate | None:
-        """This user's update under that key. Raises Refusal: it was asked for something else."""
-        known = BulkUpdate.objects.filter(
-            requested_by=self.request.user.pk, idempotency_key=key
-        ).first()
-        if known is not None and known.request_sha256 != digest:
-            words = _("This Idempotency-Key was used for another request.")
-            raise Refusal(409, "idempotency_key_reused", words, more={"bulk_update": known.pk})
-        return known
-
     def _carried_on(self, bulk_update: BulkUpdate) -> Response:
-        """An update that was asked for before. Whoever asked may have died before it began."""
+        """A repeated request. The first one may have ended before it started its update."""
         updates.start(bulk_update)
-        if bulk_update.status in OPEN and updates.driver_of(bulk_update) == "nobody":
-            updates.carry_out(bulk_update, or_here=True)
+        if bulk_update.status in OPEN and dispatching.driver_of(bulk_update) == "none":
+            dispatching.carry_out(bulk_update, or_here=True)
         return self._begun(bulk_update)
 
     def _refuse_hidden(self, conversation_ids: Sequence[str]) -> None:
@@ -189,11 +148,7 @@ class BulkUpdateViewSet(SafeViewSet[BulkUpdate]):
 
     def _begun(self, bulk_update: BulkUpdate) -> Response:
         """The same of one that was asked for just now: with its address."""
-        try:
-            url = self.reverse_action("detail", args=[bulk_update.pk])
-        except NoReverseMatch:  # a host has mounted no more than this view
-            return self._accepted(bulk_update)
-        return self._accepted(bulk_update, Location=url)
+        return self._accepted(bulk_update, **self.address_of(bulk_update))
 
     def _shown(self, bulk_update: BulkUpdate) -> dict[str, Any]:
         bulk_update.refresh_from_db()
@@ -213,49 +168,60 @@ class BulkUpdateViewSet(SafeViewSet[BulkUpdate]):
     def proceed(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Carry out another slice here; a stopped update is continued."""
         bulk_update = self._steerable()
+        if updates.has_hidden(bulk_update, BulkUpdateItem.State.OPEN, self.get_conversations()):
+            raise PermissionDenied
         if bulk_update.status == Status.STOPPED:
-            get_client()
+            check_client()
             updates.proceed(bulk_update, request.user)
-            updates.carry_out(bulk_update, or_here=True)
+            dispatching.carry_out(bulk_update, or_here=True)
         elif bulk_update.status in OPEN:
             after_commit(partial(_drive, bulk_update, get_settings().inline_seconds))
         else:
-            raise Refusal(409, "nothing_to_continue", _("Nothing of it is left to be done."))
+            raise refusal_of(Failure("nothing_to_continue"))
         return self._accepted(bulk_update)
 
     @action(detail=True, methods=["post"], serializer_class=EmptySerializer)
     def retry(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Ask again for the failed ones and the unknown ones."""
         bulk_update = self._steerable()
-        if not updates.retry(bulk_update, request.user):
-            raise Refusal(409, "nothing_to_retry", _("Nothing of it failed, or it still runs."))
-        updates.carry_out(bulk_update, or_here=True)
+        if not updates.retry(bulk_update, request.user, visible=self.get_conversations()):
+            raise refusal_of(Failure("nothing_to_retry"))
+        dispatching.carry_out(bulk_update, or_here=True)
         return self._accepted(bulk_update)
 
     @action(detail=True, methods=["post"], serializer_class=EmptySerializer)
     def cancel(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Ask no more of it. What is in flight is awaited."""
         bulk_update = self._steerable()
-        if not updates.cancel(bulk_update, request.user):
-            raise Refusal(409, "nothing_to_cancel", _("Nothing of it is left to be done."))
+        if not updates.cancel(bulk_update, request.user, visible=self.get_conversations()):
+            raise refusal_of(Failure("nothing_to_cancel"))
         return Response(self._shown(bulk_update))
 
-    @action(detail=True, methods=["post"], serializer_class=EmptySerializer)
+    @action(detail=True, methods=["post"], serializer_class=ReasonSerializer)
     def undo(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """A new update: the opposite, for what this one changed and nobody changed since."""
+        """A new update: the opposite, for what this one changed, except what was changed since."""
         bulk_update = self.get_object()
         check_verb(request.user, not bulk_update.is_active)
-        words = _("Nothing of it can be undone, or it still runs.")
-        nothing = Refusal(409, "nothing_to_undo", words)
+        # No body is needed, and then its type says nothing.
+        is_json = request.content_type.partition(";")[0] == "application/json"
+        wish = self.get_serializer(data=request.data if is_json else {})
+        wish.is_valid(raise_exception=True)
+        nothing = refusal_of(Failure("nothing_to_undo"))
         if bulk_update.status not in AT_REST:
             raise nothing
-        get_client()
+        check_client()
         try:
-            opposite = updates.undo(bulk_update, request.user, source=BulkUpdate.Source.API)
+            opposite = updates.undo(
+                bulk_update,
+                request.user,
+                source=BulkUpdate.Source.API,
+                reason=wish.validated_data["reason"],
+                visible=self.get_conversations(),
+            )
         except updates.SelectionError:
             raise nothing from None
         updates.start(opposite)
-        updates.carry_out(opposite, or_here=True)
+        dispatching.carry_out(opposite, or_here=True)
         return self._begun(opposite)
 
     def _steerable(self) -> BulkUpdate:
@@ -267,20 +233,3 @@ class BulkUpdateViewSet(SafeViewSet[BulkUpdate]):
 
 def _drive(bulk_update: BulkUpdate, seconds: float) -> None:
     updates.run(bulk_update, seconds=seconds)
-
-
-def _idempotency_key(request: Request) -> str | None:
-    """Raises Refusal: not a key."""
-    key: str | None = request.headers.get("Idempotency-Key")
-    if key is None:
-        return None
-    if not KEY.fullmatch(key):
-        words = _("An Idempotency-Key has 1 to 255 printable ASCII characters and no spaces.")
-        raise Refusal(400, "invalid_idempotency_key", words)
-    return key
-
-
-def _digest(asked: dict[str, Any]) -> str:
-    """Of what was asked, in whatever order."""
-    same = {**asked, "conversation_ids": sorted(asked["conversation_ids"])}
-    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()

@@ -6,23 +6,24 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.http import Http404
-from django.utils.translation import gettext as _
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from .. import sync, updates
-from ..client import get_client
+from .. import dispatching, standing, sync, updates
+from ..client import check_client
 from ..conf import get_settings
+from ..database import after_commit
 from ..exceptions import BlandError
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, Message
 from ..models.conversation import SYNTHETIC_TEXT
 from ..pacing import Allowance
 from ..payloads import is_conversation_id
-from ..transactions import after_commit
+from ..reasons import Failure
+from ..visible import is_narrowed
 from .base import SafeViewSet
-from .errors import Refusal, outcome_of
+from .errors import outcome_of, refusal_of
 from .filters import CONVERSATIONS
 from .paging import ConversationPages, MessagePages
 from .permissions import VERBS, check_verb, may
@@ -60,6 +61,14 @@ class ConversationViewSet(SafeViewSet[Conversation]):
             return ChangeSerializer
         return super().get_serializer_class()
 
+    def get_queryset(self) -> QuerySet[Conversation]:
+        queryset, seen = super().get_queryset(), self.get_conversations()
+        if seen is None:
+            return queryset
+        if is_narrowed(queryset):
+            return queryset.filter(pk__in=seen.order_by().values("pk"))
+        return seen
+
     def get_object(self) -> Conversation:
         conversation_id = self.kwargs["pk"]
         found = None
@@ -72,7 +81,7 @@ class ConversationViewSet(SafeViewSet[Conversation]):
 
     def _shown(self, queryset: QuerySet[Conversation]) -> QuerySet[Conversation]:
         """With the columns that are shown, and no more: texts can be long."""
-        hidden = ["older_facts", "user_digits", "user_digits_reversed"]
+        hidden = ["older_facts", "event_history", "customer_key", "user_digits_reversed"]
         if not may(self.request.user, "view_transcript"):
             hidden += TEXTS
         return queryset.defer(*hidden)
@@ -110,19 +119,21 @@ class ConversationViewSet(SafeViewSet[Conversation]):
         wish.is_valid(raise_exception=True)
         is_active = wish.validated_data["is_active"]
         check_verb(request.user, is_active)
-        get_client()  # where there is no usable key nothing is recorded either
+        check_client()  # where there is no usable key nothing is recorded either
         bulk_update = updates.prepare(
             [conversation.pk],
             is_active,
             requested_by=request.user,
+            reason=wish.validated_data["reason"],
             source=BulkUpdate.Source.API,
         )
         updates.start(bulk_update)
-        updates.carry_out(bulk_update)
+        dispatching.carry_out(bulk_update)
         bulk_update.refresh_from_db()
         item = bulk_update.items.get()
         if item.state not in (State.CHANGED, State.UNCHANGED):
-            raise outcome_of(bulk_update, item)
+            with_words = may(request.user, "view_transcript")
+            raise outcome_of(bulk_update, item, with_words=with_words)
         return self._current(conversation.pk)
 
     @action(detail=True, methods=["post"], serializer_class=EmptySerializer)
@@ -135,13 +146,14 @@ class ConversationViewSet(SafeViewSet[Conversation]):
         def copy() -> None:
             try:
                 sync.refresh(conversation.pk, allowance=Allowance.of_seconds(seconds))
+                standing.carry_out_waiting(seconds=seconds)
                 failures.append(None)
             except BlandError as error:
                 failures.append(error)
 
         after_commit(copy)
         if not failures:  # in a transaction of the host's
-            raise Refusal(202, "waiting", _("It is copied as soon as the transaction is over."))
+            raise refusal_of(Failure("waiting", {"cause": "copied_after_commit"}))
         if failures[0] is not None:
             raise failures[0]
         return self._current(conversation.pk)

@@ -17,7 +17,9 @@ from rest_framework.request import Request
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from ..models import BulkUpdate, BulkUpdateItem, Conversation
+from ..conf import get_settings
+from ..customers import typed_key
+from ..models import BulkUpdate, BulkUpdateItem, Conversation, StandingOrder
 from ..models.conversation import Status
 from ..payloads import EPOCH
 from ..search import FEWEST_DIGITS, MAX_TERMS, find, parse_search
@@ -43,8 +45,8 @@ class Parameter:
 class ListFilter(BaseFilterBackend):
     """Narrows a list by the view's ``parameters``.
 
-    A parameter that nobody knows is refused: a filter that is misspelt and ignored would answer
-    with everything, and somebody would deactivate it.
+    An unknown parameter is refused: a misspelt filter that is ignored would return every row, and
+    a program might deactivate them all.
     """
 
     def filter_queryset(
@@ -111,6 +113,19 @@ def boolean(column: str, description: str) -> Parameter:
     return Parameter(narrow, description, {"type": "boolean"})
 
 
+def customer(description: str) -> Parameter:
+    """The conversations of one customer, whatever the notation."""
+
+    def narrow(queryset: QuerySet[Any], text: str) -> QuerySet[Any]:
+        if not NUMBER.fullmatch(text):
+            raise ValueError(_("A number as it is stored, such as +15550100001 (+ is %2B)."))
+        # A + that was not escaped arrives as a space.
+        typed = f"+{text[1:]}" if text.startswith(" ") else text
+        return queryset.filter(customer_key=typed_key(typed, get_settings().default_country_code))
+
+    return Parameter(narrow, description, {"type": "string", "pattern": f"^{NUMBER.pattern}$"})
+
+
 def number(column: str, description: str) -> Parameter:
     def narrow(queryset: QuerySet[Any], text: str) -> QuerySet[Any]:
         if not NUMBER.fullmatch(text):
@@ -145,6 +160,8 @@ def _moment(text: str) -> datetime | None:
 
 
 def _search(queryset: QuerySet[Conversation], text: str) -> QuerySet[Conversation]:
+    if "\0" in text:  # PostgreSQL raises an error for it
+        raise ValueError(_("Null characters are not allowed."))
     if not USABLE_SEARCH.search(text):
         raise ValueError(_("At least %d digits of a number, or a whole id.") % FEWEST_DIGITS)
     search = parse_search(text)
@@ -168,7 +185,7 @@ def _all_of(queryset: QuerySet[Any, Any]) -> QuerySet[Any]:
 CONVERSATIONS = {
     "is_active": boolean("is_active", "Only active ones, or only inactive ones."),
     "status": one_of("status", Status.values, "What the columns add up to."),
-    "user_number": number("user_number", "The customer's number exactly as it is stored (E.164)."),
+    "user_number": customer("The customer's number or address in any notation."),
     "agent_number": number("agent_number", "Our number exactly as it is stored (E.164)."),
     "updated_after": since("updated_at", "Updated by Bland at this time or after it."),
     # The last one: it looks at what the others have left.
@@ -185,5 +202,20 @@ UPDATES = {
         [status for status in BulkUpdate.Status.values if status != BulkUpdate.Status.DRAFT],
         "How far it is.",
     ),
+}
+ORDER_STATES = ("in_force", "suspended", "expired", "lifted")
+
+
+def _order_state(queryset: QuerySet[StandingOrder], text: str) -> QuerySet[StandingOrder]:
+    if text not in ORDER_STATES:
+        raise ValueError(_("One of: %s.") % ", ".join(ORDER_STATES))
+    return queryset.filter(StandingOrder.in_state(text))
+
+
+ORDERS = {
+    "state": Parameter(
+        _order_state, "How it stands.", {"type": "string", "enum": list(ORDER_STATES)}
+    ),
+    "customer": customer("The customer's number or address in any notation."),
 }
 ITEMS = {"state": one_of("state", BulkUpdateItem.State.values, "What became of it.")}

@@ -17,7 +17,8 @@ from rest_framework.utils.urls import replace_query_param
 from rest_framework.views import APIView
 
 from ..payloads import CONVERSATION_ID, EPOCH
-from .errors import Refusal
+from ..reasons import Failure
+from .errors import refusal_of
 
 PAGE_SIZE = 50
 MOST_ROWS = 200
@@ -42,7 +43,7 @@ class KeysetPagination(BasePagination):
 
     keys: tuple[str, ...] = ("pk",)
     cursor = f"({NUMBER})"
-    """Pattern of the values in a cursor. Whatever matches is a position, if nobody's."""
+    """Pattern of the values in a cursor. Whatever matches is a position, with or without a row."""
     is_descending = False
     template = "rest_framework/pagination/previous_and_next.html"
 
@@ -94,8 +95,7 @@ class KeysetPagination(BasePagination):
             return None
         match = re.fullmatch(f"([np]){self.cursor}", text, re.ASCII)
         if match is None:
-            words = _("Not a cursor of this list: start again without one.")
-            raise Refusal(400, "invalid_cursor", words)
+            raise refusal_of(Failure("invalid_cursor"))
         direction, *values = match.groups()
         return Position(direction == "p", self.read(*values))
 

@@ -1,4 +1,4 @@
-"""What a request's body may say: JSON of a bounded size, and only what somebody asks for."""
+"""What a request's body may contain: JSON of a bounded size, and only the expected fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rest_framework.parsers import JSONParser
 
 from ..conf import get_settings
 from ..payloads import is_conversation_id
-from .errors import Refusal, did_you_mean
+from ..reasons import Failure
+from .errors import did_you_mean, refusal_of
 
 MOST_ERRORS = 10
 """Wrong ids and unknown fields that are told one by one."""
@@ -30,7 +31,7 @@ class JsonParser(JSONParser):
         limit = BYTES_BESIDE + BYTES_PER_ID * get_settings().bulk_limit
         content = stream.read(limit + 1)
         if len(content) > limit:
-            raise Refusal(413, "too_large", _("The body is longer than %d bytes.") % limit)
+            raise refusal_of(Failure("too_large", {"cause": "body_too_long", "number": limit}))
         try:
             parsed = json.loads(content.decode(), parse_constant=_refuse_constant)
         except RecursionError:

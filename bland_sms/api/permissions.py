@@ -1,4 +1,4 @@
-"""Who may: the admin's own permissions, named by each view for each of its actions."""
+"""Permissions of the API: those of the admin, named by each view for each of its actions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..models import BulkUpdate
 
 Needs = Mapping[str | None, tuple[str | tuple[str, ...], ...]]
 """Permissions by action; of a tuple within, any one will do. ``None``: OPTIONS, and methods that
-there are none of. An action that is not named is nobody's."""
+there are none of. An action that is not named is refused to all users."""
 
 VERBS = ("deactivate_conversation", "reactivate_conversation")
 

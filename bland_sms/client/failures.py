@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 import requests
 import urllib3
-from django.utils.translation import gettext_noop
 
 from ..exceptions import (
     BlandAPIError,
@@ -19,20 +20,20 @@ from ..exceptions import (
     BlandError,
     BlandNotFoundError,
     BlandOutcomeUnknownError,
+    BlandPayloadError,
     BlandRouteError,
     BlandTLSError,
     BlandUnavailableError,
 )
 from ..payloads import EPOCH
 
+LONGEST_RETRY_AFTER_SECONDS = 86_400.0
+"""Bland is asked again after a day, whatever it said."""
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
+_BROKEN_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)
+"""A connection that broke during TLS, which refuses nothing."""
+
 AUTH_CODES = {"AUTH_FAILURE", "UNAUTHORIZED"}
-
-
-def leaves_open(failure: BlandError) -> bool:
-    """Whether Bland may have done what was asked all the same."""
-    if isinstance(failure, BlandOutcomeUnknownError):
-        return True
-    return isinstance(failure, BlandUnavailableError) and failure.status_code != 429
 
 
 def api_error(
@@ -52,24 +53,25 @@ def api_error(
         kind = BlandUnavailableError
     elif 300 <= status_code < 400:
         code = "redirected"
-        message = gettext_noop(
-            "Bland redirects elsewhere, which is not followed: check BLAND_SMS['BASE_URL']"
-        )
     return kind(status_code, code, message, retry_after_seconds=retry_after_seconds)
 
 
 def translate(error: Exception) -> BlandError:
     """A failure below HTTP: what the caller does next depends on whether anything was sent."""
     causes = _causes(error)
-    if any(isinstance(cause, ssl.SSLError) for cause in causes) and not any(
-        isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) for cause in causes
+    if any(isinstance(cause, urllib3.exceptions.InvalidHeader) for cause in causes):
+        # Those of the answer, such as two lengths; those of ours are checked before.
+        senseless = BlandOutcomeUnknownError("senseless_headers")
+        senseless.code = BlandPayloadError.code
+        return senseless
+    is_connecting = any(getattr(cause, "while_connecting", False) for cause in causes)
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes) or (
+        # Later than that it is the connection that broke, and what was sent may have arrived.
+        is_connecting
+        and any(isinstance(cause, ssl.SSLError) for cause in causes)
+        and not any(isinstance(cause, _BROKEN_OFF) for cause in causes)
     ):
-        return BlandTLSError(
-            gettext_noop(
-                "The server's certificate was refused, or it does not speak TLS: check "
-                "BLAND_SMS['BASE_URL'] and BLAND_SMS['CA_BUNDLE']"
-            )
-        )
+        return BlandTLSError()
     if isinstance(
         error,
         (
@@ -80,22 +82,24 @@ def translate(error: Exception) -> BlandError:
             urllib3.exceptions.LocationValueError,
         ),
     ):
-        return BlandConfigurationError(
-            gettext_noop("BLAND_SMS['BASE_URL'] or ['PROXIES'] is not a usable URL")
-        )
+        return BlandConfigurationError("url_not_usable")
     never_sent = (
         requests.ConnectTimeout,
         requests.exceptions.ProxyError,
         urllib3.exceptions.NewConnectionError,
         urllib3.exceptions.ConnectTimeoutError,
     )
-    if any(isinstance(cause, never_sent) for cause in causes):
-        return BlandConnectionError(gettext_noop("Bland could not be reached"))
-    if any(isinstance(cause, (requests.Timeout, TimeoutError)) for cause in causes):
-        return BlandOutcomeUnknownError(gettext_noop("Bland did not answer in time"))
-    return BlandOutcomeUnknownError(
-        gettext_noop("the connection to Bland broke before its answer was complete")
-    )
+    if is_connecting or any(isinstance(cause, never_sent) for cause in causes):
+        return BlandConnectionError()
+    if is_timeout(error):
+        return BlandOutcomeUnknownError()
+    return BlandOutcomeUnknownError("broken_off")
+
+
+def is_timeout(error: Exception) -> bool:
+    """Whether it is the waiting that ended."""
+    kinds = (requests.Timeout, TimeoutError, urllib3.exceptions.TimeoutError)
+    return any(isinstance(cause, kinds) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -113,21 +117,34 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def parse_date(value: str | None, now: datetime) -> datetime | None:
     """The answer's ``Date``. One that is a year ahead of us is no clock."""
-    try:
-        date = parsedate_to_datetime(value or "")
-    except (TypeError, ValueError, IndexError, OverflowError):
+    date = _read_date(value or "")
+    if date is None:
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
     return date if EPOCH < date < now + timedelta(days=366) else None
 
 
-def parse_retry_after(value: str | None, answered_at: datetime) -> float | None:
-    """Seconds, from seconds or from a date by Bland's own clock; junk is ``None``."""
-    if value is None:
+@lru_cache(maxsize=16)  # the answers of a second have the same
+def _read_date(text: str) -> datetime | None:
+    if not 8 <= len(text) <= 64:
         return None
-    text = value.strip()
-    if text.isascii() and text.replace(".", "", 1).isdigit() and len(text) <= 12:
-        return float(text)
-    date = parse_date(text, answered_at)
-    return None if date is None else max(0.0, (date - answered_at).total_seconds())
+    try:
+        date = parsedate_to_datetime(text)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=timezone.utc)
+        return date.astimezone(timezone.utc)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+
+
+def parse_retry_after(value: str | None, answered_at: datetime) -> float | None:
+    """Seconds, from seconds or from a date by Bland's own clock: a day at most. Never raises.
+
+    What is neither, such as a negative number, is ``None``.
+    """
+    text = (value or "").strip()
+    if _SECONDS.fullmatch(text):
+        return min(float(text[:32]), LONGEST_RETRY_AFTER_SECONDS)
+    date = _read_date(text)
+    if date is None:
+        return None
+    return min(max(0.0, (date - answered_at).total_seconds()), LONGEST_RETRY_AFTER_SECONDS)

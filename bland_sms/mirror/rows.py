@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
-from functools import cache, partial
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from django.db import connections
-from django.db.models import DateTimeField, JSONField, SmallIntegerField
-from django.db.models.base import ModelState
+from django.utils import timezone
 
+from ..database import ROWS_PER_STATEMENT, batches
 from ..models import Conversation, Message
-from ..payloads import FACT_COLUMNS, MessagePayload
-from .merge import MESSAGE_COLUMNS, PLAIN_FACTS, Merge, message_values
+from ..payloads import FACT_COLUMNS, ConversationPayload, MessagePayload
+from .events import Happenings
+from .inserting import insert, new_unsaved
+from .merge import MESSAGE_COLUMNS, PLAIN_FACTS, Merge, Payload, message_values
 
 _AGE_COLUMNS = ("observed_at", "observed_from", "facts_observed_at", "facts_observed_from")
 STATE_COLUMNS = (
@@ -24,6 +24,8 @@ STATE_COLUMNS = (
     "observed_from",
     "missing_since",
     "last_activity_at",
+    "event_history",
+    "listed",
 )
 ALL_COLUMNS = (
     *STATE_COLUMNS,
@@ -33,7 +35,7 @@ ALL_COLUMNS = (
     "facts_observed_from",
     "older_facts",
     "transcript_observed_at",
-    "user_digits",
+    "customer_key",
     "user_digits_reversed",
 )
 
@@ -41,9 +43,9 @@ ALL_COLUMNS = (
 def new_row(conversation_id: str) -> Conversation:
     # No fact was told yet: at first every column's age is "never". Copied from a blank row, since
     # a model's __init__ would be a quarter of the time of a first copy.
-    row = Conversation.__new__(Conversation)
-    row.__dict__.update(_blank_columns(), id=conversation_id, _state=ModelState())
-    row.extra, row.older_facts = {}, dict.fromkeys(PLAIN_FACTS)
+    row = new_unsaved(Conversation, {**_blank_columns(), "id": conversation_id})
+    row.extra, row.event_history = {}, {}
+    row.older_facts = dict.fromkeys(PLAIN_FACTS)
     return row
 
 
@@ -52,96 +54,67 @@ def _blank_columns() -> dict[str, Any]:
     return {name: value for name, value in vars(Conversation()).items() if name != "_state"}
 
 
-def locked_rows(ids: Sequence[str], using: str) -> Iterable[Conversation]:
-    """The rows, with nobody else able to write them until the transaction ends."""
-    rows = Conversation.objects.using(using).filter(pk__in=ids)
-    if connections[using].features.has_select_for_update:
+def listed(payloads: Sequence[Payload], alias: str) -> set[str]:
+    """Ids of rows that agree with all that these rows of the list say.
+
+    They are not locked: what another process changes a moment later it may change.
+    """
+    told: dict[str, str] = {}
+    for payload in payloads:
+        fingerprint = payload.fingerprint if isinstance(payload, ConversationPayload) else ""
+        pk = str(payload.id)
+        told[pk] = fingerprint if told.setdefault(pk, fingerprint) == fingerprint else ""
+    now = timezone.now()  # what a clock ahead of now has written is written anew
+    rows = Conversation.objects.using(alias).filter(
+        missing_since__isnull=True, observed_at__lte=now, facts_observed_at__lte=now
+    )
+    known: set[str] = set()
+    for ids in batches([pk for pk, fingerprint in told.items() if fingerprint]):
+        found = rows.filter(pk__in=ids).values_list("pk", "listed")
+        known.update(pk for pk, fingerprint in found if fingerprint == told[pk])
+    return known
+
+
+def locked_rows(ids: Sequence[str], alias: str) -> Iterable[Conversation]:
+    """The rows, locked against other writers until the transaction ends."""
+    rows = Conversation.objects.using(alias).filter(pk__in=ids)
+    if connections[alias].features.has_select_for_update:
         return rows.select_for_update().order_by("pk")
     # SQLite has one lock for all. Taken by a write before the first read, it cannot be lost to
     # another writer in between, which would fail the transaction with "database is locked".
-    Conversation.objects.using(using).filter(pk="").update(missing_since=None)
+    Conversation.objects.using(alias).filter(pk="").update(missing_since=None)
     return rows
 
 
-def write(merges: dict[str, Merge], using: str, *, state_only: bool) -> None:
+def write(merges: dict[str, Merge], alias: str, *, state_only: bool) -> None:
     new, changed, fresh = [], [], []
+    happenings = Happenings()
     for merge in merges.values():
+        if merge.exists:
+            happenings.add(merge)
         if merge.is_new or merge.changed:
             merge.row.derive()
         if merge.is_new:
             if merge.exists:
                 new.append(merge.row)
-        elif merge.changed or not merge.touched <= set(_AGE_COLUMNS):
+        elif merge.changed or merge.history.changed or not merge.touched <= set(_AGE_COLUMNS):
             changed.append(merge.row)
         elif merge.touched:
             fresh.append(merge.row)
-    manager = Conversation.objects.using(using)
-    _insert(new, using)
+    # In one order, as they are locked: two processes with the same new rows in another order
+    # would each wait for what the other one has inserted.
+    insert(sorted(new, key=lambda row: row.pk), alias)
     if changed:
         # An upsert costs a third of bulk_update. All columns come from memory: the rows are
         # locked, so nothing came in between, and none of them can be gone.
-        has_target = connections[using].features.supports_update_conflicts_with_target
-        manager.bulk_create(
-            changed,
-            update_conflicts=True,
-            unique_fields=["id"] if has_target else None,
-            update_fields=STATE_COLUMNS if state_only else ALL_COLUMNS,
-        )
-    _touch(fresh, using)
-    for merge in merges.values():
-        if merge.messages is None or not merge.exists:
-            continue
-        if _write_messages(merge.row, merge.messages, using):
-            merge.changed.add("messages")
+        insert(changed, alias, replacing=STATE_COLUMNS if state_only else ALL_COLUMNS)
+    _touch(fresh, alias)
+    happenings.write(alias)
+    told = [merge for merge in merges.values() if merge.messages is not None and merge.exists]
+    _write_messages(told, alias)
 
 
-def _insert(rows: Sequence[Conversation], using: str) -> None:
-    """INSERT the rows. ``bulk_create`` spends three times as long on preparing each value."""
-    if not rows:
-        return
-    connection = connections[using]
-    fields = [field for field in Conversation._meta.concrete_fields if not field.generated]
-    quote = connection.ops.quote_name
-    names = ", ".join(quote(str(field.column)) for field in fields)
-    table = quote(Conversation._meta.db_table)
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            # One parameter: psycopg takes longer to find thousands of them than all else takes.
-            columns = [field.attname for field in fields]
-            values = [{name: row.__dict__[name] for name in columns} for row in rows]
-            sql = (
-                f"INSERT INTO {table} ({names}) "  # noqa: S608  our own names
-                f"SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, %s::jsonb)"
-            )
-            cursor.execute(sql, [json.dumps(values, default=datetime.isoformat)])
-            return
-        adapters = [(field.attname, _adapter(field, connection)) for field in fields]
-        marks = f"({', '.join(['%s'] * len(fields))})"
-        size = max(1, connection.ops.bulk_batch_size(fields, rows))
-        for begin in range(0, len(rows), size):
-            some = [row.__dict__ for row in rows[begin : begin + size]]
-            sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([marks] * len(some))}"  # noqa: S608
-            cursor.execute(
-                sql,
-                [
-                    row[name] if adapt is None or row[name] is None else adapt(row[name])
-                    for row in some
-                    for name, adapt in adapters
-                ],
-            )
-
-
-def _adapter(field: Any, connection: Any) -> Callable[[Any], Any] | None:
-    """How the database wants a value that is not NULL; ``None``: as it is."""
-    if isinstance(field, DateTimeField):
-        adapt: Callable[[Any], Any] = connection.ops.adapt_datetimefield_value
-        return adapt
-    if isinstance(field, JSONField):
-        return partial(field.get_db_prep_save, connection=connection)
-    return int if isinstance(field, SmallIntegerField) else None
-
-
-def _touch(rows: Sequence[Conversation], using: str) -> None:
+def _touch(rows: Sequence[Conversation], alias: str) -> None:
     """Move the ages of unchanged rows: one statement for each set of ages, on a page just one."""
     groups: dict[tuple[Any, ...], list[str]] = {}
     for row in rows:
@@ -149,27 +122,45 @@ def _touch(rows: Sequence[Conversation], using: str) -> None:
         groups.setdefault(ages, []).append(row.pk)
     for ages, ids in groups.items():
         values = dict(zip(_AGE_COLUMNS, ages, strict=True))
-        Conversation.objects.using(using).filter(pk__in=ids).update(**values)
+        Conversation.objects.using(alias).filter(pk__in=ids).update(**values)
 
 
-def _write_messages(row: Conversation, messages: tuple[MessagePayload, ...], using: str) -> bool:
-    """Make the transcript what Bland said; False where it was that already."""
-    stored = {message.bland_id: message for message in row.messages.using(using)}
-    gone = stored.keys() - {message.bland_id for message in messages}
-    if gone:
-        row.messages.using(using).filter(bland_id__in=gone).delete()
-    new, changed = [], []
-    for position, payload in enumerate(messages):
-        values = {**message_values(payload), "position": position}
-        message = stored.get(payload.bland_id)
-        if message is None:
-            new.append(Message(conversation=row, bland_id=payload.bland_id, **values))
-        elif any(getattr(message, name) != value for name, value in values.items()):
-            for name, value in values.items():
-                setattr(message, name, value)
-            changed.append(message)
-    manager = Message.objects.using(using)
-    manager.bulk_create(new)
+def _write_messages(merges: Sequence[Merge], alias: str) -> None:
+    """Make the transcripts what Bland said, and note those that were not that already."""
+    if not merges:
+        return
+    manager = Message.objects.using(alias)
+    stored: dict[str, dict[tuple[str, int], Message]] = {merge.row.pk: {} for merge in merges}
+    known = [merge.row.pk for merge in merges if not merge.is_new]
+    for ids in batches(known):
+        for message in manager.filter(conversation__in=ids):
+            thread = stored[message.conversation_id]
+            thread[message.bland_id, message.occurrence] = message
+    gone: list[int] = []
+    new: list[Message] = []
+    changed: list[Message] = []
+    for merge in merges:
+        thread, before = stored[merge.row.pk], len(gone) + len(new) + len(changed)
+        for position, payload in enumerate(merge.messages or ()):
+            values = {**message_values(payload), "position": position}
+            key = (payload.bland_id, payload.occurrence)
+            if key not in thread:
+                new.append(_new_message(merge.row.pk, payload, values))
+                continue
+            message = thread.pop(key)
+            if any(message.__dict__[name] != value for name, value in values.items()):
+                message.__dict__.update(values)
+                changed.append(message)
+        gone += [message.pk for message in thread.values()]
+        if len(gone) + len(new) + len(changed) != before:
+            merge.changed.add("messages")
+    for some in batches(gone):
+        manager.filter(pk__in=some).delete()
+    insert(new, alias)
     if changed:
-        manager.bulk_update(changed, MESSAGE_COLUMNS)
-    return bool(gone or new or changed)
+        manager.bulk_update(changed, MESSAGE_COLUMNS, batch_size=ROWS_PER_STATEMENT)
+
+
+def _new_message(pk: str, payload: MessagePayload, values: dict[str, Any]) -> Message:
+    identity = {"bland_id": payload.bland_id, "occurrence": payload.occurrence}
+    return new_unsaved(Message, {**values, **identity, "conversation_id": pk})

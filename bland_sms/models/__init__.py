@@ -1,16 +1,30 @@
 """What we keep."""
 
+from .account_pace import AccountPace
 from .conversation import Conversation, Message
-from .ledger import OPEN_STATES, BulkUpdate, BulkUpdateItem
+from .erasure import Erasure
+from .event import ConversationEvent, DailyTotal, UncountedDay
+from .ledger import BulkUpdate, BulkUpdateItem
+from .owed_look import OwedLook
+from .pasted_line import PastedLine
+from .standing_order import OrderApplication, StandingOrder
 from .sync_run import SyncRun
 from .webhook_delivery import WebhookDelivery
 
 __all__ = [
-    "OPEN_STATES",
+    "AccountPace",
     "BulkUpdate",
     "BulkUpdateItem",
     "Conversation",
+    "ConversationEvent",
+    "DailyTotal",
+    "Erasure",
     "Message",
+    "OrderApplication",
+    "OwedLook",
+    "PastedLine",
+    "StandingOrder",
     "SyncRun",
+    "UncountedDay",
     "WebhookDelivery",
 ]

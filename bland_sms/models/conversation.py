@@ -9,8 +9,9 @@ from django.db.models import Case, Q, Value, When
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
+from ..customers import MAX_KEY, customer_key, digits_of
 from ..payloads import EPOCH
-from .fields import BlandIdField, digits_of
+from .fields import BlandIdField, BytewiseCharField
 
 
 class Status(models.TextChoices):
@@ -44,7 +45,8 @@ class Conversation(models.Model):
     """By Bland's clock. The epoch: Bland never told."""
     timed_out_at = models.DateTimeField(_("timed out at"), null=True, blank=True)
     ended_by_end_call_node = models.BooleanField(_("ended by an end node"), default=False)
-    message_count = models.IntegerField(_("messages"), default=0)
+    message_count = models.IntegerField(_("messages"), null=True, blank=True)
+    """NULL: Bland never told."""
     last_message = models.TextField(_("last message"), default="", blank=True)
     last_message_at = models.DateTimeField(_("last message at"), null=True, blank=True)
     channel = models.CharField(_("channel"), max_length=32, default="", blank=True)
@@ -55,12 +57,14 @@ class Conversation(models.Model):
     disposition_tag = models.CharField(_("disposition"), max_length=255, default="", blank=True)
     variables = models.JSONField(_("variables"), null=True, blank=True)
     extra = models.JSONField(_("other fields"), default=dict, blank=True)
-    """Whatever Bland sent that has no column."""
+    """Whatever Bland sent that has no column: at most 200 fields, those that it told last."""
     human_handoff_at = models.DateTimeField(_("handed to a person at"), null=True, blank=True)
 
     last_activity_at = models.DateTimeField(_("last activity"), default=EPOCH, editable=False)
-    user_digits = models.CharField(max_length=64, default="", editable=False)
-    user_digits_reversed = models.CharField(max_length=64, default="", editable=False)
+    customer_key = BytewiseCharField(max_length=MAX_KEY, default="", editable=False)
+    """The customer, whatever the notation of ``user_number``; ``""``: not known."""
+    user_digits_reversed = BytewiseCharField(max_length=64, default="", editable=False)
+    """For searches by the last digits."""
     status = models.GeneratedField(
         verbose_name=_("status"),
         expression=Case(
@@ -89,6 +93,11 @@ class Conversation(models.Model):
     )
     older_facts = models.JSONField(default=dict, editable=False)
     """Ages of those facts that the newest payload did not mention: name to age, as text."""
+    event_history = models.JSONField(default=dict, editable=False)
+    """What ``ConversationEvent`` follows from: see ``mirror.history``."""
+    listed = models.CharField(max_length=16, default="", editable=False)
+    """Fingerprint of a row of the list with whose every word this row agrees. ``""``: none is
+    known. A walk does not write what it is told once more."""
     transcript_observed_at = models.DateTimeField(null=True, blank=True, editable=False)
     missing_since = models.DateTimeField(_("not found since"), null=True, blank=True)
     erased_at = models.DateTimeField(_("erased at"), null=True, blank=True, editable=False)
@@ -111,11 +120,13 @@ class Conversation(models.Model):
             models.Index(
                 fields=["agent_number", "last_activity_at", "id"], name="bland_sms_conv_agent"
             ),
+            # Lists by status and our number, and what is active now, counted by our number.
             models.Index(
-                fields=["is_active", "last_activity_at", "id"], name="bland_sms_conv_active"
+                fields=["status", "agent_number", "last_activity_at", "id"],
+                name="bland_sms_conv_status_agent",
             ),
             models.Index(fields=["user_number", "id"], name="bland_sms_conv_user"),
-            models.Index(fields=["user_digits"], name="bland_sms_conv_digits"),
+            models.Index(fields=["customer_key", "id"], name="bland_sms_conv_customer"),
             models.Index(fields=["user_digits_reversed"], name="bland_sms_conv_suffix"),
             models.Index(fields=["created_at", "id"], name="bland_sms_conv_created"),
             models.Index(fields=["updated_at", "id"], name="bland_sms_conv_updated"),
@@ -131,17 +142,19 @@ class Conversation(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.id} (…{self.user_digits[-4:]})" if self.user_digits else self.id
+        last_digits = self.user_digits_reversed[:4][::-1]
+        return f"{self.id} (…{last_digits})" if last_digits else self.id
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.derive()
+        self.listed = ""
         super().save(*args, **kwargs)
 
     def derive(self) -> None:
         """Fill the columns that follow from others; the database derives ``status`` itself."""
         self.last_activity_at = self.last_message_at or self.created_at or self.updated_at
-        self.user_digits = digits_of(self.user_number)
-        self.user_digits_reversed = self.user_digits[::-1]
+        self.customer_key = customer_key(self.user_number)
+        self.user_digits_reversed = digits_of(self.user_number)[::-1][:64]
 
     @property
     def status_label(self) -> str:
@@ -150,7 +163,7 @@ class Conversation(models.Model):
 
 
 SYNTHETIC_TEXT = "<Call Connected>"
-"""Bland's own first "message" of some threads; nobody wrote it, so nobody is shown it."""
+"""Bland's own first "message" of some threads; no person wrote it, and it is not shown."""
 
 
 class Message(models.Model):
@@ -169,6 +182,10 @@ class Message(models.Model):
     error_code = models.CharField(_("error code"), max_length=64, default="", blank=True)
     created_at = models.DateTimeField(_("sent at"), null=True, blank=True)
     attachments = models.JSONField(_("attachments"), null=True, blank=True)
+    extra = models.JSONField(_("other fields"), default=dict, blank=True)
+    """Whatever Bland sent that has no column, such as ``app_card``."""
+    occurrence = models.IntegerField(default=0)
+    """Of ``bland_id`` in the thread, from 0: an id may come twice."""
 
     class Meta:
         verbose_name = _("message")
@@ -177,7 +194,7 @@ class Message(models.Model):
         ordering = ["conversation", "position"]
         constraints = [
             models.UniqueConstraint(
-                fields=["conversation", "bland_id"], name="bland_sms_message_bland_id"
+                fields=["conversation", "bland_id", "occurrence"], name="bland_sms_message_bland_id"
             ),
         ]
         indexes = [

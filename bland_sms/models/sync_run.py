@@ -8,8 +8,12 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
+from ..leases import Leased
+from ..reasons import Failure
+from .fields import UserKey
 
-class SyncRun(models.Model):
+
+class SyncRun(Leased):
     """One attempt to copy conversations from Bland. Only ``sync`` writes here."""
 
     class Mode(models.TextChoices):
@@ -25,10 +29,9 @@ class SyncRun(models.Model):
 
     mode = models.CharField(_("mode"), max_length=16, choices=Mode.choices, default=Mode.FULL)
     trigger = models.CharField(_("trigger"), max_length=16, default="command")
-    """The door: ``command``, ``admin``, ``api`` or ``task``."""
-    requested_by = models.ForeignKey(
+    """What started it: ``command``, ``admin``, ``api`` or ``task``."""
+    requested_by = UserKey(
         settings.AUTH_USER_MODEL,
-        on_delete=models.SET_NULL,
         null=True,
         blank=True,
         related_name="+",
@@ -38,8 +41,8 @@ class SyncRun(models.Model):
         _("state"), max_length=16, choices=Status.choices, default=Status.RUNNING
     )
     cursor = models.JSONField(default=list, blank=True, editable=False)
-    """How far it came, written with each page: a list of ranges ``[from, until, reached]`` of
-    Bland's times as text. Where the process died, the next run goes on from here."""
+    """What is left to read, written with each page: ranges ``[from, until, reached, sort_by]`` of
+    Bland's times as text. After a crash the next run goes on from here."""
     watermark = models.DateTimeField(null=True, blank=True, editable=False)
     """By Bland's clock: every change before it is in the mirror. Of completed runs only."""
     dialect = models.CharField(max_length=1, default="", blank=True, editable=False)
@@ -49,13 +52,15 @@ class SyncRun(models.Model):
     changed = models.IntegerField(_("changed"), default=0)
     unchanged = models.IntegerField(_("unchanged"), default=0)
     failed = models.IntegerField(_("failed"), default=0)
-    error = models.CharField(_("error"), max_length=500, default="", blank=True)
+    owed = models.JSONField(_("to be copied again"), default=list, blank=True, editable=False)
+    """The first conversations that it could not copy: ``[id, error code]``."""
+    error_code = models.CharField(_("error"), max_length=64, default="", blank=True)
+    error_params = models.JSONField(default=dict, blank=True, editable=False)
+    """Parameters of its sentence; ``error`` words it."""
     lease_key = models.CharField(max_length=16, null=True, blank=True, unique=True, editable=False)
     """Set while it holds the lease, else NULL: one sync at a time."""
-    lease_token = models.UUIDField(null=True, blank=True, editable=False)
-    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     walk_began_at = models.DateTimeField(default=timezone.now, editable=False)
-    """Ours: when the walk began that it finishes, perhaps in a run that died."""
+    """Ours: when the walk began that it finishes, perhaps in a run that crashed."""
     started_at = models.DateTimeField(_("started at"), default=timezone.now)
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
 
@@ -71,3 +76,17 @@ class SyncRun(models.Model):
             "number": self.pk,
             "state": self.get_status_display(),
         }
+
+    @property
+    def failure(self) -> Failure:
+        """Why it did not come to its end, to be worded when it is shown."""
+        return Failure(self.error_code, self.error_params)
+
+    @failure.setter
+    def failure(self, failure: Failure) -> None:
+        self.error_code, self.error_params = failure.code[:64], dict(failure.params)
+
+    @property
+    def error(self) -> str:
+        """The same as words in the active language, without a full stop; ``""``: nothing."""
+        return str(self.failure)

@@ -59,6 +59,8 @@ class Account:
         self.ignores_filters = False
         self.longest_page: int | None = None
         """A server may clamp the page size that was asked for."""
+        self.restart_after_end_call = True
+        """Of our numbers: whether a text after the end of a conversation begins a new one."""
         self.lock = threading.RLock()
         self.rows: dict[str, Row] = {}
 
@@ -100,6 +102,23 @@ class Account:
             row["is_active"] = is_active
             row["updated_at"] = now_text()
             return dict(row)
+
+    def newest_of(self, user_number: str, agent_number: str) -> Row | None:
+        """The conversation of two numbers that was added last."""
+        for row in reversed(self.rows.values()):
+            if (row["user_number"], row["agent_number"]) == (user_number, agent_number):
+                return row
+        return None
+
+    def write(self, conversation_id: str, sender: str, text: str) -> None:
+        """Append a message."""
+        with self.lock:
+            row = self.rows[conversation_id]
+            number, moment = len(row["messages"]) + 1, now_text()
+            message = {"id": f"SM{number:04d}", "sender": sender, "text": text}
+            row["messages"] = [*row["messages"], {**message, "created_at": moment}]
+            row |= {"message_count": number, "last_message": text}
+            row |= {"last_message_at": moment, "updated_at": moment}
 
     def detail(self, conversation_id: str) -> Row:
         """One conversation with its messages. Raises KeyError."""

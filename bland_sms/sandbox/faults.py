@@ -26,7 +26,8 @@ drip:S              one byte each S seconds
 huge:MB, gzipbomb:MB   a body of so many megabytes
 echo_key            an error that repeats the key
 cookie              an answer that sets a cookie
-{...}               ``{"status": 418, "headers": {...}, "body": "..."}``
+{...}               ``{"status": 418, "headers": {...}, "body": "..."}``; a header that is a list
+                    is sent as often; the body may be text, bytes, or what becomes JSON
 ==================  ==========================================================================
 """
 

@@ -28,7 +28,7 @@ class FakeBland(StandIn):
     """Answers whatever ``requests`` sends to its ``base_url``, by way of ``responses``.
 
     It is registered with the same mock that ``responses.add`` and ``@responses.activate`` use, so
-    a test may fake other services beside it. A hang is a timeout at once: nobody waits.
+    a test may fake other services beside it. A hang is a timeout at once, without waiting.
     """
 
     def __init__(

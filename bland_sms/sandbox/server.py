@@ -7,12 +7,14 @@ import socketserver
 import ssl
 import struct
 import threading
+from collections.abc import Callable
 from email.utils import formatdate
 from types import TracebackType
 from typing import Any
 
 from .faults import Fault, split
 from .stand_in import Answer, Request, StandIn
+from .writers import Writers, send_webhook, webhook_body
 
 REASONS = {200: "OK", 302: "Found", 404: "Not Found", 429: "Too Many Requests"}
 
@@ -46,6 +48,9 @@ class BlandSandbox(StandIn):
             rate_limit=rate_limit,
             latency_seconds=latency_seconds,
         )
+        self.webhook_url = self.webhook_secret = ""
+        """Where it tells of customers' texts, and what it signs that with."""
+        self._writers: Writers | None = None
         self.closing = threading.Event()
         self._tls = tls
         self._server = _Server((host, port), self)
@@ -61,7 +66,7 @@ class BlandSandbox(StandIn):
         self._server.serve_forever(poll_interval=0.02)
 
     def stop(self) -> None:
-        """Stop serving; whoever hangs is let go."""
+        """Stop serving, and end the answers that still hang."""
         self.closing.set()
         self._server.shutdown()
         self._server.server_close()
@@ -77,10 +82,35 @@ class BlandSandbox(StandIn):
     ) -> None:
         self.stop()
 
+    # --- customers ----------------------------------------------------------------------------
+
+    def tell(self, row: dict[str, Any], text: str) -> None:
+        if self.webhook_url:
+            _begin(send_webhook, self.webhook_url, self.webhook_secret, webhook_body(row, text))
+
+    @property
+    def writing_seconds(self) -> float:
+        """Customers write by themselves, one each so many seconds; 0: none does."""
+        return self._writers.seconds if self._writers else 0
+
+    @writing_seconds.setter
+    def writing_seconds(self, seconds: float) -> None:
+        if self._writers is not None:
+            self._writers.is_on = False
+        self._writers = Writers(self, seconds) if seconds else None
+        if self._writers is not None:
+            _begin(self._writers.run)
+
+    # --- sockets ------------------------------------------------------------------------------
+
     def wrap(self, connection: socket.socket) -> socket.socket:
         if self._tls is None:
             return connection
         return self._tls.wrap_socket(connection, server_side=True)
+
+
+def _begin(work: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=work, args=arguments, daemon=True).start()
 
 
 # --- bytes ------------------------------------------------------------------------------------
@@ -150,10 +180,17 @@ class _Handler(socketserver.BaseRequestHandler):
             self.request.close()
             return False
         length = len(answer.body) + (1000 if name == "truncated" else 0)
-        headers = {"Date": formatdate(usegmt=True), **answer.headers, "Content-Length": str(length)}
+        headers = {
+            "Date": formatdate(usegmt=True),
+            "Content-Length": str(length),
+            **answer.headers,
+        }
         reason = REASONS.get(answer.status, "Status")
         head = f"HTTP/1.1 {answer.status} {reason}\r\n"
-        head += "".join(f"{key}: {value}\r\n" for key, value in headers.items()) + "\r\n"
+        for key, value in headers.items():
+            for one in value if isinstance(value, list) else [value]:  # a list: more than once
+                head += f"{key}: {one}\r\n"
+        head += "\r\n"
         whole = head.encode("latin-1") + answer.body
         if name == "drip":
             return self._drip(whole, float(argument or 0.2))

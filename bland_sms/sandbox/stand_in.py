@@ -18,7 +18,9 @@ from .seeds import seed_account
 
 PREFIX = "/v1/sms/conversations"
 SETTINGS = {"api_key", "enveloped", "rate_limit", "latency_seconds"}
-SETTINGS_OF_ACCOUNT = {"dialect", "ignores_filters", "longest_page"}
+SETTINGS |= {"webhook_url", "webhook_secret", "writing_seconds"}
+"""These are the server's alone."""
+SETTINGS_OF_ACCOUNT = {"dialect", "ignores_filters", "longest_page", "restart_after_end_call"}
 NEVER_APPLIED = {"hang_before", "reset_before", "close_before", "not_applied", "echo_key"}
 
 
@@ -102,6 +104,28 @@ class StandIn:
             ]
         return str(self.account.add({**values, "id": conversation_id or self._free_id()})["id"])
 
+    def customer_texts(self, number: str, text: str, *, agent_number: str = "+15550190001") -> str:
+        """A customer writes, and Bland does what it documents; which conversation that is in.
+
+        An active conversation of theirs is continued. Where the last one is inactive, a new one
+        begins, with the agent's answer; with ``account.restart_after_end_call`` false the text is
+        stored in the ended one, without an answer. What a person has taken over is not answered.
+        """
+        with self.account.lock:
+            row = self.account.newest_of(number, agent_number)
+            is_stored = row is not None and not row["is_active"]
+            if row is None or (is_stored and self.account.restart_after_end_call):
+                conversation_id = self.add(user_number=number, agent_number=agent_number)
+                row, is_stored = self.account.rows[conversation_id], False
+            self.account.write(row["id"], "USER", text)
+            if not is_stored and row["human_handoff_at"] is None:
+                self.account.write(row["id"], "AGENT", "Thank you for your message.")
+        self.tell(row, text)
+        return str(row["id"])
+
+    def tell(self, row: dict[str, Any], text: str) -> None:
+        """Where Bland sends a webhook about a text; the server does, to its ``webhook_url``."""
+
     def _free_id(self) -> str:
         with self.account.lock:
             number = len(self.account.rows) + 1
@@ -178,8 +202,9 @@ class StandIn:
         """An error or redirect that comes instead of an answer, with nothing applied."""
         if isinstance(fault, dict):
             body = fault.get("body", "")
-            text = body if isinstance(body, str) else json.dumps(body)
-            return Answer(fault.get("status", 200), text.encode(), fault.get("headers", {}))
+            if not isinstance(body, bytes):
+                body = (body if isinstance(body, str) else json.dumps(body)).encode()
+            return Answer(fault.get("status", 200), body, fault.get("headers", {}))
         if fault is None:
             return None
         name, argument = split(fault)
@@ -231,7 +256,7 @@ class StandIn:
         }
         return _ok({"data": body, "errors": None} if self.enveloped else body)
 
-    # --- the test's own door ------------------------------------------------------------------
+    # --- for tests ------------------------------------------------------------------------------
 
     def _control(self, path: str, request: Request) -> Answer:
         asked = _json_object(request.body)
@@ -245,24 +270,29 @@ class StandIn:
         if path == "log":
             return _ok({"requests": list(self.log)})
         if request.method != "POST":
-            return Answer(404, b"state, log; POST faults, seed, settings, clear")
+            return Answer(404, b"state, log; POST faults, texts, seed, settings, clear")
         if path == "faults":
             for target, faults in asked.items():
                 self.faults.add(target, *(faults if isinstance(faults, list) else [faults]))
+        elif path == "texts":
+            return _ok({"conversation_id": self.customer_texts(**asked)})
         elif path == "seed":
             seed_account(self.account, int(asked.get("number", 200)))
         elif path == "settings":
-            for name, value in asked.items():
-                if name in SETTINGS:
-                    setattr(self, name, value)
-                elif name in SETTINGS_OF_ACCOUNT:
-                    setattr(self.account, name, value)
+            self._set(asked)
         elif path == "clear":
             self.faults.clear()
             self.log.clear()
         else:
             return Answer(404, b"")
         return _ok({})
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if name in SETTINGS and hasattr(self, name):
+                setattr(self, name, value)
+            elif name in SETTINGS_OF_ACCOUNT:
+                setattr(self.account, name, value)
 
 
 def error(status: int, code: str, message: str) -> Answer:

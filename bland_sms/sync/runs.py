@@ -2,77 +2,94 @@
 
 from __future__ import annotations
 
-import uuid
+import threading
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import IntegrityError, router, transaction
+from django.db import IntegrityError
 from django.db.models import Q
 from django.utils import timezone
-from django.utils.translation import gettext_noop
 
+from ..database import write_transaction
 from ..models import Conversation, SyncRun
+from ..reasons import Failure
 
 Status = SyncRun.Status
-LEASE = timedelta(seconds=15)
 LEASE_KEY = "sync"
 RESUMABLE_FOR = timedelta(days=1)
 """A walk that stood still for longer is begun anew."""
+FULL_WAIT_SECONDS = 600
+"""How long a scheduled full run waits for a running incremental run before it is skipped."""
+WAIT_INTERVAL_SECONDS = 1
 
 
-class LostLeaseError(Exception):
-    """Another process has taken over: we were thought dead."""
+def begin(run: SyncRun, *, wait_seconds: float = 0, stopped: threading.Event | None = None) -> bool:
+    """Take the lease for a new run and save it; False, and recorded as skipped, if it is taken.
+
+    Args:
+        wait_seconds: How long to wait while an incremental run holds the lease. Another full run
+            is not waited for: it copies the same.
+        stopped: Once set, the wait ends.
+    """
+    give_up_at = time.monotonic() + wait_seconds
+    stopped = stopped or threading.Event()
+    while not _take_lease(run):
+        other = SyncRun.objects.filter(lease_key=LEASE_KEY).values_list("mode", flat=True).first()
+        is_worth_waiting = other != SyncRun.Mode.FULL and time.monotonic() < give_up_at
+        if not is_worth_waiting or stopped.wait(WAIT_INTERVAL_SECONDS):
+            run.status, run.finished_at = Status.SKIPPED, timezone.now()
+            run.failure = Failure("sync_running")
+            run.save()
+            return False
+    return True
 
 
-def begin(run: SyncRun) -> bool:
-    """Take the lease for a new run and save it; False, and recorded as skipped, if it is taken."""
+def _take_lease(run: SyncRun) -> bool:
+    """Take the lease and save the run, or leave it unsaved if another run holds the lease."""
     now = timezone.now()
-    SyncRun.objects.filter(lease_key=LEASE_KEY, lease_until__lte=now).update(
+    SyncRun.objects.filter(SyncRun.unleased(), lease_key=LEASE_KEY).update(
         lease_key=None,
         lease_token=None,
+        lease_until=None,
         status=Status.INCOMPLETE,
-        error=gettext_noop("its process ended in the middle"),
+        error_code="process_ended",
+        error_params={},
         finished_at=now,
     )
-    run.lease_key, run.lease_token, run.lease_until = LEASE_KEY, uuid.uuid4(), now + LEASE
+    run.started_at = run.walk_began_at = now
+    run.lease_key = LEASE_KEY
+    run.begin_lease()
     try:
-        with transaction.atomic(using=router.db_for_write(SyncRun)):
+        with write_transaction(SyncRun):
             run.save()
     except IntegrityError:
         run.lease_key = run.lease_token = run.lease_until = None
-        run.status, run.finished_at = Status.SKIPPED, now
-        run.error = gettext_noop("another sync is running")
-        run.save()
         return False
     return True
 
 
 def renew(run: SyncRun) -> None:
     """Keep the lease, and write how far the run has come. Raises LostLeaseError."""
-    run.lease_until = timezone.now() + LEASE
-    ours = SyncRun.objects.filter(pk=run.pk, lease_token=run.lease_token)
-    if not ours.update(lease_until=run.lease_until, **_progress(run)):
-        raise LostLeaseError
+    run.renew_lease(**_progress(run))
 
 
 def _progress(run: SyncRun) -> dict[str, Any]:
-    columns = ("cursor", "watermark", "dialect", "walk_began_at")
+    columns = ("cursor", "watermark", "dialect", "walk_began_at", "owed")
     counts = ("seen", "created", "changed", "unchanged", "failed")
     return {name: getattr(run, name) for name in (*columns, *counts)}
 
 
 def end(run: SyncRun) -> None:
     """Give the lease back and say how it ended."""
-    ours = SyncRun.objects.filter(pk=run.pk, lease_token=run.lease_token)
-    run.finished_at = timezone.now()
-    run.lease_key = run.lease_token = run.lease_until = None
-    ours.update(
-        status=run.status,
-        error=run.error,
-        finished_at=run.finished_at,
+    run.lease_key, run.finished_at = None, timezone.now()
+    run.release_lease(
         lease_key=None,
-        lease_token=None,
-        lease_until=None,
+        status=run.status,
+        error_code=run.error_code,
+        error_params=run.error_params,
+        finished_at=run.finished_at,
         **_progress(run),
     )
 
@@ -95,7 +112,8 @@ def interrupted(run: SyncRun) -> SyncRun | None:
     last = before.order_by("-pk").first()
     if last is None or last.status not in (Status.INCOMPLETE, Status.FAILED) or not last.cursor:
         return None
-    is_fresh = last.walk_began_at > timezone.now() - RESUMABLE_FOR
+    # Another machine's clock may be ahead of ours: a walk of five minutes from now is fresh too.
+    is_fresh = abs(timezone.now() - last.walk_began_at) < RESUMABLE_FOR
     return last if is_fresh and last.watermark is not None else None
 
 
@@ -103,8 +121,38 @@ def last_copied_at() -> datetime | None:
     """When the walk began that last was completed; ``None``: none was."""
     # A run "since" some time leaves a gap before it, and therefore has no watermark.
     whole = Q(mode=SyncRun.Mode.FULL) | Q(watermark__isnull=False)
-    finished = SyncRun.objects.filter(whole, status=Status.FINISHED).order_by("-pk")
+    # A time ahead of now was written by a clock that is wrong, and says nothing about the age.
+    finished = SyncRun.objects.filter(
+        whole, status=Status.FINISHED, walk_began_at__lte=timezone.now()
+    ).order_by("-pk")
     return finished.values_list("walk_began_at", flat=True).first()
+
+
+def last_full_walk_at() -> datetime | None:
+    """When the full walk began that last was completed; ``None``: none was."""
+    finished = SyncRun.objects.filter(
+        mode=SyncRun.Mode.FULL, status=Status.FINISHED, walk_began_at__lte=timezone.now()
+    ).order_by("-pk")
+    return finished.values_list("walk_began_at", flat=True).first()
+
+
+def copied_at(
+    conversation: Conversation, walked_at: Callable[[], datetime | None] = last_full_walk_at
+) -> datetime:
+    """When Bland last told what the row says: with an answer that was written, or in a walk.
+
+    Args:
+        walked_at: Asked where it matters only; for callers that ask for many rows.
+    """
+    if not conversation.listed or conversation.missing_since is not None:
+        return conversation.observed_at
+    return max(conversation.observed_at, walked_at() or conversation.observed_at)
+
+
+def last_attempt() -> SyncRun | None:
+    """The newest attempt that has ended, whatever came of it."""
+    ended = (Status.FINISHED, Status.INCOMPLETE, Status.FAILED)
+    return SyncRun.objects.filter(status__in=ended).order_by("-pk").first()
 
 
 def is_mirror_empty() -> bool:

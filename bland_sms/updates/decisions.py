@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from django.apps import apps
-from django.db import router, transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
-from django.utils.translation import gettext_noop
 
-from .. import sentences
+from ..database import patient, using, write_transaction
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
-from .items import cancel_items, come_to_rest, finish_if_done, release_dead_claims
+from ..people import name_of
 from .ledger import drop_already_queued, prepare
+from .transitions import (
+    NOT_STOPPED,
+    cancel_items,
+    come_to_rest,
+    finish_if_done,
+    note,
+    release_dead_claims,
+)
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
 
+Visible = QuerySet[Conversation] | None
+"""The conversations that the deciding user may see. ``None``: all of them."""
 
-def cancel(bulk_update: BulkUpdate, user: Any = None) -> bool:
-    """Ask no more of it. What is in flight is awaited and written; a draft is thrown away.
+
+def items_of(items: QuerySet[BulkUpdateItem], visible: Visible) -> QuerySet[BulkUpdateItem]:
+    """Those of the items whose conversations are visible."""
+    if visible is None:
+        return items
+    return items.filter(conversation_id__in=visible.order_by().values("pk"))
+
+
+@patient
+def cancel(bulk_update: BulkUpdate, user: Any = None, *, visible: Visible = None) -> bool:
+    """Ask no more of it. What is in flight is awaited and written; a draft is deleted.
+
+    Args:
+        visible: Where other conversations of the update still wait, only these are cancelled and
+            the update goes on.
 
     Returns:
         False where there was nothing to cancel any more.
     """
     if bulk_update.status == Status.DRAFT:
         return bool(BulkUpdate.objects.filter(pk=bulk_update.pk, status=Status.DRAFT).delete()[0])
-    open_statuses = (Status.QUEUED, Status.RUNNING, Status.STOPPED)
-    with transaction.atomic(using=router.db_for_write(BulkUpdate)):
-        cancelled = BulkUpdate.objects.filter(pk=bulk_update.pk, status__in=open_statuses).update(
-            status=Status.CANCELLED, finished_at=timezone.now(), stop_code="", stop_message=""
-        )
+    if visible is not None and has_hidden(bulk_update, (State.WAITING,), visible):
+        return bool(_cancel_visible(bulk_update, user, visible))
+    with write_transaction(BulkUpdate):
+        cancelled = BulkUpdate.objects.filter(
+            pk=bulk_update.pk, status__in=Status.UNFINISHED
+        ).update(status=Status.CANCELLED, finished_at=timezone.now(), live_counts={}, **NOT_STOPPED)
         if cancelled:
             waiting = bulk_update.items.filter(state=State.WAITING)
-            who = sentences.BY % {"who": user.get_username()} if user is not None else ""
-            cancel_items(list(waiting.values_list("pk", flat=True)), "cancelled", who)
-            _note(bulk_update, user, gettext_noop("Cancelled the rest."))
+            who = {} if user is None else {"by": name_of(user)}
+            cancel_items(list(waiting.values_list("pk", flat=True)), "cancelled", **who)
+            note(bulk_update, user, "history_cancelled")
             release_dead_claims()
             if not bulk_update.items.filter(state=State.RUNNING).exists():
                 come_to_rest(bulk_update.pk)
@@ -44,46 +66,72 @@ def cancel(bulk_update: BulkUpdate, user: Any = None) -> bool:
     return bool(cancelled)
 
 
+def _cancel_visible(bulk_update: BulkUpdate, user: Any, visible: Visible) -> int:
+    """Cancel some of the waiting items; how many."""
+    if bulk_update.status not in Status.UNFINISHED:
+        return 0
+    waiting = items_of(bulk_update.items.filter(state=State.WAITING), visible)
+    who = {} if user is None else {"by": name_of(user)}
+    with write_transaction(BulkUpdate):
+        number = cancel_items(list(waiting.values_list("pk", flat=True)), "cancelled", **who)
+        if number:
+            note(bulk_update, user, "history_cancelled")
+            finish_if_done(bulk_update.pk)
+    bulk_update.refresh_from_db()
+    return number
+
+
+def has_hidden(bulk_update: BulkUpdate, states: Iterable[str], visible: Visible) -> bool:
+    """Whether items in one of these states are of conversations that are not visible."""
+    if visible is None:
+        return False
+    items = bulk_update.items.filter(state__in=tuple(states))
+    return items_of(items, visible).count() < items.count()
+
+
+@patient
 def proceed(bulk_update: BulkUpdate, user: Any = None) -> bool:
     """Queue a stopped update again, such as after the key was replaced."""
-    with transaction.atomic(using=router.db_for_write(BulkUpdate)):
+    with write_transaction(BulkUpdate):
         queued = BulkUpdate.objects.filter(pk=bulk_update.pk, status=Status.STOPPED).update(
-            status=Status.QUEUED, stop_code="", stop_message="", finished_at=None
+            status=Status.QUEUED, finished_at=None, **NOT_STOPPED
         )
         if queued:
-            _note(bulk_update, user, gettext_noop("Continued."))
+            note(bulk_update, user, "history_continued")
     bulk_update.refresh_from_db()
     return bool(queued)
 
 
-def retry(bulk_update: BulkUpdate, user: Any = None) -> int:
+@patient
+def retry(bulk_update: BulkUpdate, user: Any = None, *, visible: Visible = None) -> int:
     """Queue the failed and the unknown items again; how many. Attempts made so far stay counted.
 
     An unknown one is looked at before it is asked again. The intent is as old as it was: where
-    somebody has asked for the opposite since, the item becomes ``superseded``.
+    the opposite was requested since, the item becomes ``superseded``.
     """
-    using = router.db_for_write(BulkUpdate)
-    again = bulk_update.items.filter(state__in=(State.FAILED, State.UNKNOWN))
-    with transaction.atomic(using=using):
+    alias = using(BulkUpdate)
+    again = items_of(bulk_update.items.filter(state__in=(State.FAILED, State.UNKNOWN)), visible)
+    with write_transaction(BulkUpdate):
         queued = BulkUpdate.objects.filter(
             Exists(again),
             pk=bulk_update.pk,
-            status__in=(Status.FINISHED, Status.CANCELLED, Status.STOPPED),
-        ).update(status=Status.QUEUED, finished_at=None, stop_code="", stop_message="")
+            status__in=(*Status.AT_REST, Status.STOPPED),
+        ).update(status=Status.QUEUED, finished_at=None, **NOT_STOPPED)
         if not queued:
             return 0
         fresh = {"state": State.WAITING, "finished_at": None, "not_before": None}
+        fresh["error_params"] = None
         number = again.filter(state=State.UNKNOWN).update(**fresh, error_code="no_answer")
         number += again.filter(state=State.FAILED).update(**fresh, error_code="")
-        _note(bulk_update, user, sentences.RETRIED % {"number": number})
-        drop_already_queued(bulk_update, using)
+        note(bulk_update, user, "history_retried", number=number)
+        drop_already_queued(bulk_update, alias)
         finish_if_done(bulk_update.pk)
     bulk_update.refresh_from_db()
     return number
 
 
 def undoable(bulk_update: BulkUpdate) -> QuerySet[Conversation]:
-    """The rows that an update changed, that are still at its value, and nobody changed since."""
+    """The rows that an update changed, and that were not changed again since."""
     changed = bulk_update.items.filter(conversation=OuterRef("pk"), state=State.CHANGED)
     since = BulkUpdateItem.objects.filter(
         conversation=OuterRef("pk"),
@@ -95,6 +143,13 @@ def undoable(bulk_update: BulkUpdate) -> QuerySet[Conversation]:
     )
 
 
+def undoing(update_ids: Iterable[int]) -> QuerySet[BulkUpdate]:
+    """The updates that undo these: started, and not cancelled on the way."""
+    not_counted = (Status.DRAFT, Status.CANCELLED)
+    undoing = BulkUpdate.objects.filter(undo_of__in=list(update_ids))
+    return undoing.exclude(status__in=not_counted)
+
+
 def left_alone(undo: BulkUpdate) -> QuerySet[BulkUpdateItem]:
     """Items that an undone update changed and that its undo leaves as they are."""
     mine = undo.items.filter(conversation_id=OuterRef("conversation_id"))
@@ -104,30 +159,29 @@ def left_alone(undo: BulkUpdate) -> QuerySet[BulkUpdateItem]:
 
 
 def undo(
-    bulk_update: BulkUpdate, user: Any = None, *, source: str = BulkUpdate.Source.COMMAND
+    bulk_update: BulkUpdate,
+    user: Any = None,
+    *,
+    source: str = BulkUpdate.Source.COMMAND,
+    reason: str = "",
+    visible: Visible = None,
 ) -> BulkUpdate:
     """Draft a linked update with the opposite value for exactly the rows that can be undone.
+
+    Args:
+        visible: Rows that are not among these are left as they are.
 
     Raises:
         EmptySelectionError: there is none.
     """
-    with transaction.atomic(using=router.db_for_write(BulkUpdate)):
-        opposite = prepare(
-            undoable(bulk_update),
-            not bulk_update.is_active,
-            requested_by=user,
-            reason=sentences.UNDO_OF % {"number": bulk_update.pk},
-            source=source,
-            undo_of=bulk_update,
-        )
-        _note(bulk_update, user, sentences.UNDONE_BY % {"number": opposite.pk})
-    return opposite
-
-
-def _note(bulk_update: BulkUpdate, user: Any, text: str) -> None:
-    """Who decided what stands in the update's own History."""
-    if user is None or not apps.is_installed("django.contrib.admin"):
-        return
-    from django.contrib.admin.models import CHANGE, LogEntry
-
-    LogEntry.objects.log_actions(user.pk, [bulk_update], CHANGE, text)
+    rows = undoable(bulk_update)
+    if visible is not None:
+        rows = rows.filter(pk__in=visible.order_by().values("pk"))
+    return prepare(
+        rows,
+        not bulk_update.is_active,
+        requested_by=user,
+        reason=reason,
+        source=source,
+        undo_of=bulk_update,
+    )

@@ -1,67 +1,73 @@
 """Carries an update out: one process drives it by a lease, threads ask, this thread writes.
 
-What is claimed but not written yet is never more than twice the number of threads: that is what
-a killed process leaves to be looked at.
+Items are claimed about ``CLAIM_SECONDS`` ahead, and answers are written once in ``FLUSH_SECONDS``,
+so that few statements serve many rows. What a killed process had claimed and not written is looked
+at by the next one: at first no more than twice the number of threads, then what is asked within
+those two times, and never more than ``MOST_CLAIMED`` + ``FLUSH_ROWS`` items. Nothing of it is sent
+once the fence of the lease is closed.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import timedelta
-from typing import TypeVar
+from functools import partial
 
-from django.contrib.auth import get_user_model
-from django.db import (
-    DatabaseError,
-    IntegrityError,
-    router,
-    transaction,
-)
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
-from django.utils import timezone
-from django.utils.translation import gettext_noop
+from django.db import DatabaseError
+from django.db.models import Q
 
-from .. import sentences
 from ..client import BlandClient, get_client
-from ..exceptions import BlandConfigurationError, BlandError
-from ..mirror import mark_missing, write_in_halves
-from ..models import OPEN_STATES, BulkUpdate, BulkUpdateItem, Conversation
+from ..database import (
+    DATABASE_PATIENCE_SECONDS,
+    discard_connection,
+    masked_by,
+    patiently,
+    refuse_in_transaction,
+    write_bisecting,
+    write_transaction,
+)
+from ..exceptions import BlandConfigurationError
+from ..leases import LostLeaseError
+from ..mirror import mark_missing
+from ..models import BulkUpdate, BulkUpdateItem
 from ..pacing import Allowance, RetryBudget
-from ..transactions import patiently, refuse_in_transaction
-from .asking import LOOK_FIRST_CODES, Result, Task, Verdict, ask, confirm_missing
-from .items import (
-    cancel_items,
-    come_to_rest,
-    finish_if_done,
+from ..reasons import Failure
+from ..threads import Crew
+from .answers import Answers
+from .asking import ClaimedItem, Outcome, Verdict, ask, confirm_missing, fault_of_ours
+from .claiming import claim, items_of, overtaken, standing_of, unclaim, waits_for_another
+from .ending import release
+from .job import Job
+from .ordered import refusal_of
+from .outages import can_go_on
+from .recording import record
+from .transitions import (
     put_back,
     release_dead_claims,
 )
-from .recording import record
+from .window import Window
 
 logger = logging.getLogger("bland_sms.updates")
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
 
-LEASE = timedelta(seconds=15)
-FLUSH_SECONDS = 0.2
-"""Results wait no longer than this to be written."""
-FIRST_ANSWERS = 20
-"""So many first answers that all say CONVERSATION_NOT_FOUND mean the wrong account's key."""
+COUNT_SECONDS = 1.0
+"""How old the counts of a large update may be that an open page shows."""
+FLUSH_SECONDS, FLUSH_ROWS = 2.0, 400
+"""Outcomes wait no longer than this to be written, and no more of them."""
+LOOK_SECONDS = 0.4
+"""How often it looks whether it was cancelled, or overtaken by a newer update."""
 LAST_SEND_SHARE, LAST_SEND_SECONDS = 0.2, 2.0
-"""A run with a time limit sends nothing in its last fifth, two seconds at the most: an answer
+"""A run with a time limit sends nothing in its last fifth, two seconds at most: an answer
 that comes too late would leave its item in doubt."""
-
-Value = TypeVar("Value")
-
-
-class LostLeaseError(Exception):
-    """Another process has taken the update over; it looks at what we had in flight."""
+WIND_UP_SECONDS = 10.0
+"""How long a run that an exception ends waits for what is in flight, and then for the database."""
+WIND_UP_ATTEMPTS = 3
+"""How often the cleanup is begun again when it is interrupted itself."""
 
 
 def run(
@@ -72,8 +78,10 @@ def run(
 ) -> bool:
     """Carry out a started update: the only function that asks Bland to change anything.
 
-    Safe to call at any time, by any number of processes, after any crash: a second call for an
-    update that somebody drives returns at once.
+    Safe to call at any time, by any number of processes, after any crash: a call for an update
+    that another process carries out returns at once. Whatever exception ends it, such as a task
+    engine's time limit: nothing new is sent, what Bland answered is written, the rest waits, the
+    lease is free, and the exception goes on.
 
     Args:
         seconds: For a web request; what is left over stays queued. ``None``: to the end.
@@ -86,368 +94,327 @@ def run(
         RuntimeError: called inside a database transaction.
     """
     refuse_in_transaction()
-    release_dead_claims()
-    token = _take_lease(bulk_update.pk)
-    if token is not None:
-        # Whatever of it is still marked as running belongs to a process that died.
-        put_back(bulk_update.items.filter(state=State.RUNNING))
-        bulk_update = BulkUpdate.objects.select_related("requested_by").get(pk=bulk_update.pk)
-        _Drive(bulk_update, token, seconds, stopped).go()
-    return not BulkUpdateItem.objects.filter(
-        bulk_update=bulk_update, state__in=OPEN_STATES
-    ).exists()
+    handled = sys.exc_info()[1]
+    try:
+        return _run(bulk_update, seconds, stopped)
+    except BaseException as error:
+        # It may have come in the middle of a statement, and then no other can follow it.
+        discard_connection()
+        # Django's, or the driver's own, which Django lets through when a cursor is closed.
+        is_complaint = any(kind.__name__ == "ProgrammingError" for kind in type(error).__mro__)
+        masked = masked_by(error, handled) if is_complaint else None
+        if masked is not None:
+            raise masked from None
+        raise
 
 
-def _take_lease(bulk_update_id: int) -> uuid.UUID | None:
-    now, token = timezone.now(), uuid.uuid4()
-    taken = BulkUpdate.objects.filter(
-        Q(lease_until__isnull=True) | Q(lease_until__lte=now),
-        pk=bulk_update_id,
-        status__in=(Status.QUEUED, Status.RUNNING),
-    ).update(status=Status.RUNNING, lease_token=token, lease_until=now + LEASE)
-    return token if taken else None
+def _run(bulk_update: BulkUpdate, seconds: float | None, stopped: threading.Event | None) -> bool:
+    patience = DATABASE_PATIENCE_SECONDS if seconds is None else seconds
+    patient = partial(patiently, seconds=min(patience, DATABASE_PATIENCE_SECONDS))
+    patient(release_dead_claims)
+    known = BulkUpdate.objects.prefetch_related("requested_by").filter(pk=bulk_update.pk)
+    update = patient(known.get)
+    _Drive(update, seconds, stopped).go()
+    return not patient(items_of(update).filter(state__in=State.OPEN).exists)
 
 
 class _Drive:
     """One run of one update."""
 
     def __init__(
-        self,
-        bulk_update: BulkUpdate,
-        token: uuid.UUID,
-        seconds: float | None,
-        stopped: threading.Event | None,
+        self, bulk_update: BulkUpdate, seconds: float | None, stopped: threading.Event | None
     ) -> None:
         self.update = bulk_update
-        self.token = token
         self.stopped = stopped or threading.Event()
-        self.using = router.db_for_write(BulkUpdateItem)
-        self.budget = RetryBudget()
-        self.allowance = _allowance(seconds, self.budget)
-        self.futures: set[Future[Result]] = set()
-        self.results: list[Result] = []
-        """Settled, to be written."""
-        self.doubtful: list[Result] = []
-        """Unknown, unless this turns out to be an outage: then they were not attempted."""
-        self.not_found: list[Result] = []
-        """First answers, all CONVERSATION_NOT_FOUND: perhaps this is the wrong account."""
-        self.is_right_account = self.items.filter(http_status=200).exists()
-        self.stop_code = self.stop_message = ""
-        self.flushed_at = self.renewed_at = time.monotonic()
+        self.budget = RetryBudget(tokens=bulk_update.retry_tokens)
+        self.allowance = self._allowance(seconds)
+        self.crew: Crew | None = None
+        self.jobs: dict[int, Job] = {}
+        """Claimed, and with the threads; by item."""
+        self.answers = Answers()
+        self.window = Window(1)
+        self.stop = Failure()
+        """Why it stops, if it does."""
+        self.is_drained = False
+        """Nothing more could be claimed while others are in flight."""
+        self.slowest_seconds = 0.0
+        """The longest that an answer took."""
+        self.flushed_at = self.renewed_at = self.looked_at = self.count_at = time.monotonic()
+        self.is_large = False
+        """Whether its counts are kept on its row while it is carried out."""
 
-    @property
-    def items(self) -> QuerySet[BulkUpdateItem]:
-        return BulkUpdateItem.objects.filter(bulk_update_id=self.update.pk)
+    def _allowance(self, seconds: float | None) -> Allowance:
+        """What all requests of this run share; each has its own that counts for itself."""
+        deadline = send_until = None
+        if seconds is not None:
+            deadline = time.monotonic() + seconds
+            send_until = deadline - min(seconds * LAST_SEND_SHARE, LAST_SEND_SECONDS)
+        return Allowance(
+            deadline=deadline,
+            send_until=send_until,
+            budget=self.budget,
+            fence=self.update.fence.is_open,
+        )
 
     def go(self) -> None:
-        refusal = _refusal(self.update)
         try:
-            if refusal:
-                self._stop("not_permitted", refusal)
-            else:
-                self._drive(get_client())
-        except BlandConfigurationError as error:
-            self._stop(error.code, str(error))
+            if not patiently(self._take_over):
+                return
+            self._carry_out()
+            self._close()
         except LostLeaseError:
             logger.warning("update %s: another process has taken over", self.update.pk)
-            return
-        except (KeyboardInterrupt, SystemExit):
-            # Nothing new was sent since; what was in flight has answered and is written.
-            self._close()
+        except BaseException:
+            self._wind_up()
             raise
-        self._close()
+        finally:
+            # Cancel the requests that have not been sent.
+            self.allowance.stopped.set()
+            if self.crew is not None:
+                self.crew.dismiss()
+
+    def _take_over(self) -> bool:
+        """Take the lease; False where another process has it or the update cannot go on."""
+        is_ours = self.update.fence.is_open()  # the database went away in the middle of this
+        if not is_ours and not self.update.take_lease(can_go_on(), status=Status.RUNNING):
+            return False
+        # Items that are still marked as running belong to a process that crashed.
+        put_back(items_of(self.update).filter(state=State.RUNNING))
+        self.update.refresh_from_db(fields=["live_counts"])
+        self.is_large = self.update.live_counts is not None
+        if self.is_large:
+            self.update.keep_counts()  # what they were when another process was stopped
+        self.answers.is_right_account = items_of(self.update).filter(http_status=200).exists()
+        return True
+
+    def _carry_out(self) -> None:
+        refusal = patiently(partial(refusal_of, self.update))
+        if refusal:
+            self._stop(refusal)
+            return
+        try:
+            client = get_client()
+        except BlandConfigurationError as error:
+            self._stop(error.failure)
+            return
+        # Whether a standing order is still in force is looked at when its items are claimed.
+        is_standing = self.update.source == BulkUpdate.Source.STANDING
+        self.window = Window(client.settings.max_concurrency, is_narrow=is_standing)
+        self.crew = Crew(client.settings.max_concurrency)
+        while self._turn(client, self.crew):
+            pass
 
     # --- asking -------------------------------------------------------------------------------
 
-    def _drive(self, client: BlandClient) -> None:
-        workers = client.settings.max_concurrency
-        with ThreadPoolExecutor(workers, "bland_sms") as pool:
-            try:
-                while self._turn(client, pool, workers):
-                    pass
-            except (KeyboardInterrupt, SystemExit):
-                self.allowance.stopped.set()
-                while self._turn(client, pool, workers):
-                    pass
-                raise
-            finally:
-                # However this ends, nothing that was not sent yet is sent now.
-                self.allowance.stopped.set()
-
-    def _turn(self, client: BlandClient, pool: ThreadPoolExecutor, workers: int) -> bool:
-        """Claim, collect, write; False when there is nothing left to do."""
+    def _turn(self, client: BlandClient, crew: Crew) -> bool:
+        """Claim, write, collect; False when there is nothing left to do."""
         if self.stopped.is_set():
             self.allowance.stopped.set()
-        room = 2 * workers - len(self.futures) - len(self.results)
-        due_later = False
-        if not self.stop_code and self.allowance.may_pause(0) and room >= max(1, workers // 2):
-            tasks = patiently(lambda: self._claim(room))
-            for task in tasks:
-                self._submit(pool, ask, client, task)
-            due_later = not tasks and not self.futures and self._waits_for_another()
-        if not self.futures:
-            if self.not_found and not self.stop_code:
-                self._look_for_missing(client, pool)
+        due_later = self._claim(client, crew)
+        if not self.jobs:
+            if self.answers.not_found and not self.stop:
+                self._look_for_missing(client, crew)
                 return True
-            self._flush()
-            return due_later and self.allowance.pause(FLUSH_SECONDS)
-        done, self.futures = wait(self.futures, FLUSH_SECONDS, FIRST_COMPLETED)
-        for future in done:
-            self._collect(future.result())
-        if self.is_right_account and self.not_found:
-            self._look_for_missing(client, pool)
-        is_time = time.monotonic() - self.flushed_at >= FLUSH_SECONDS
-        if len(self.results) >= max(1, workers // 2) or is_time:
-            self._flush()
+            if self._flush() and not self.stop and self._may_begin():
+                return True
+            return due_later and self.allowance.pause(LOOK_SECONDS)
+        self._write_or_look()
+        crew.wait(LOOK_SECONDS, self._enough())
+        self._collect_all()
+        if self.answers.is_right_account and self.answers.not_found:
+            self._look_for_missing(client, crew)
         return True
 
+    def _claim(self, client: BlandClient, crew: Crew) -> bool:
+        """Hand more items to the threads; whether the rest waits for another update's answers."""
+        room = self._room()
+        if not room or self.stop or not self._may_begin():
+            return False
+        claimed = patiently(partial(claim, self.update, room))
+        for item in claimed:
+            self._submit(crew, item, partial(ask, client, item))
+        self.is_drained = len(claimed) < room
+        return not self.jobs and patiently(partial(waits_for_another, self.update))
+
+    def _room(self) -> int:
+        """How many items to claim now. After an outage one row tries whether it is over."""
+        if (self.update.outage_since or self.budget.tokens < 1) and not self.budget.answers:
+            return 0 if self.jobs else 1
+        left = self.allowance.seconds_to_send()
+        if self.jobs and (self.is_drained or len(self.jobs) > self.window.few(left)):
+            return 0
+        return self.window.most(left) - len(self.jobs)
+
+    def _enough(self) -> int:
+        """How many answers are worth waking up for."""
+        if not self.answers.is_right_account:
+            return 1
+        few = 0 if self.is_drained else self.window.few(self.allowance.seconds_to_send())
+        return max(1, min(len(self.jobs) - few, FLUSH_ROWS - len(self.answers.results)))
+
+    def _may_begin(self) -> bool:
+        """Whether there is time for as long an answer as came before."""
+        left = self.allowance.seconds_left()
+        return self.allowance.may_send() and (left is None or left > self.slowest_seconds)
+
     def _submit(
-        self,
-        pool: ThreadPoolExecutor,
-        function: Callable[[BlandClient, Value, Allowance], Result],
-        client: BlandClient,
-        what: Value,
+        self, crew: Crew, item: ClaimedItem, question: Callable[[Allowance], Outcome]
     ) -> None:
         allowance = Allowance(
             deadline=self.allowance.deadline,
             send_until=self.allowance.send_until,
             budget=self.budget,
             stopped=self.allowance.stopped,
+            fence=self.allowance.fence,
         )
-        self.futures.add(pool.submit(function, client, what, allowance))
+        job = self.jobs[item.item_id] = Job(item, partial(question, allowance))
+        crew.submit(job)
 
-    def _collect(self, result: Result) -> None:
-        """Sort one result; what Bland says of one row may tell something of all."""
-        if result.stop is not None:
-            self._stop(result.stop.code, _stop_message(result.stop))
-        elif result.is_outage:
-            self._stop("outage", gettext_noop("Bland does not answer."))
-        if result.verdict is Verdict.NOT_FOUND and not self.is_right_account:
-            self.not_found.append(result)
-            if len(self.not_found) >= FIRST_ANSWERS:
-                self._stop(
-                    "wrong_account",
-                    sentences.WRONG_ACCOUNT % {"number": FIRST_ANSWERS},
-                )
-        elif result.verdict is Verdict.NOT_FOUND:
-            self.not_found.append(result)
-        elif result.verdict is Verdict.UNKNOWN:
-            self.doubtful.append(result)
-        else:
-            self.results.append(result)
-            if result.http_status is not None and result.verdict is not Verdict.WAITING:
-                self.is_right_account = True
-                self.results += self.doubtful
-                self.doubtful = []
+    def _collect_all(self) -> None:
+        for item_id, job in list(self.jobs.items()):
+            if job.is_over:
+                self._collect(job.outcome or fault_of_ours(job.item))
+                del self.jobs[item_id]
+                self.slowest_seconds = max(self.slowest_seconds, job.seconds)
+                if self.answers.is_right_account:  # else no more are claimed than at first
+                    self.window.note(job.seconds)
 
-    def _look_for_missing(self, client: BlandClient, pool: ThreadPoolExecutor) -> None:
-        for result in self.not_found:
-            self._submit(pool, confirm_missing, client, result)
-        self.not_found = []
+    def _collect(self, outcome: Outcome) -> None:
+        if failure := self.answers.sort(outcome):
+            self._stop(failure)
 
-    def _stop(self, code: str, message: str) -> None:
-        if not self.stop_code:
-            self.stop_code, self.stop_message = code, message
+    def _look_for_missing(self, client: BlandClient, crew: Crew) -> None:
+        for item_id, outcome in list(self.answers.not_found.items()):
+            self._submit(crew, outcome.item, partial(confirm_missing, client, outcome))
+            del self.answers.not_found[item_id]
+
+    def _stop(self, failure: Failure) -> None:
+        if not self.stop:
+            self.stop = failure
             self.allowance.stopped.set()
-            logger.warning("update %s stopped: %s", self.update.pk, code)
-
-    # --- claiming -----------------------------------------------------------------------------
-
-    def _claimable(self) -> QuerySet[BulkUpdateItem]:
-        now = timezone.now()
-        return self.items.filter(
-            Q(not_before__isnull=True) | Q(not_before__lte=now), state=State.WAITING
-        )
-
-    def _claim(self, number: int) -> list[Task]:
-        """Take items; nobody else can take them while our lease lives."""
-        in_flight = BulkUpdateItem.objects.filter(claimed_conversation=OuterRef("conversation_id"))
-        waiting = self._claimable().filter(~Exists(in_flight)).order_by("pk")
-        candidates = {item.pk: item for item in waiting[:number]}
-        for item_id in self._cancel_superseded(candidates):
-            del candidates[item_id]
-        if not candidates:
-            return []
-        try:
-            claimed = self._mark_running(list(candidates))
-        except IntegrityError:
-            # One of the conversations came into flight in another update just now.
-            claimed = [item_id for item_id in candidates if self._mark_running_alone(item_id)]
-        return self._tasks([candidates[item_id] for item_id in claimed])
-
-    def _tasks(self, items: Sequence[BulkUpdateItem]) -> list[Task]:
-        known = {
-            pk: (is_active, updated_at)
-            for pk, is_active, updated_at in Conversation.objects.filter(
-                pk__in=[item.conversation_id for item in items]
-            ).values_list("pk", "is_active", "updated_at")
-        }
-        tasks = []
-        for item in items:
-            is_active, updated_at = known.get(item.conversation_id, (None, None))
-            tasks.append(
-                Task(
-                    item_id=item.pk,
-                    conversation_id=item.conversation_id,
-                    is_active=self.update.is_active,
-                    attempts=item.attempts,
-                    look_first=item.error_code in LOOK_FIRST_CODES,
-                    known_is_active=is_active,
-                    known_updated_at=updated_at,
-                )
-            )
-        return tasks
-
-    def _mark_running(self, item_ids: Sequence[int]) -> Sequence[int]:
-        """Which of the items are ours now. Raises IntegrityError, LostLeaseError."""
-        ours = BulkUpdate.objects.filter(pk=OuterRef("bulk_update_id"), lease_token=self.token)
-        mine = self.items.filter(pk__in=item_ids)
-        with transaction.atomic(using=self.using):
-            number = mine.filter(Exists(ours), state=State.WAITING).update(
-                state=State.RUNNING, claimed_conversation=F("conversation_id"), not_before=None
-            )
-        if number == len(item_ids):
-            return item_ids
-        self._renew_lease()  # was it lost? If not, somebody cancelled some of them just now
-        return list(mine.filter(state=State.RUNNING).values_list("pk", flat=True))
-
-    def _mark_running_alone(self, item_id: int) -> bool:
-        try:
-            return bool(self._mark_running([item_id]))
-        except IntegrityError:
-            return False  # it is waited for
-
-    def _cancel_superseded(self, candidates: dict[int, BulkUpdateItem]) -> list[int]:
-        """Cancel items whose conversation somebody has asked the opposite for since."""
-        newer = (
-            BulkUpdateItem.objects.filter(
-                conversation_id__in=[item.conversation_id for item in candidates.values()],
-                bulk_update__is_active=not self.update.is_active,
-                bulk_update__started_at__gt=self.update.started_at,
-            )
-            .exclude(state=State.CANCELLED)
-            .values_list("conversation_id", flat=True)
-        )
-        asked = set(newer)
-        superseded = [pk for pk, item in candidates.items() if item.conversation_id in asked]
-        cancel_items(superseded, "superseded", "")
-        return superseded
-
-    def _waits_for_another(self) -> bool:
-        """Whether what is left is in flight in another update, which takes a moment."""
-        if not self._claimable().exists():
-            return False
-        release_dead_claims()
-        return True
-
-    def _renew_lease(self) -> None:
-        """Raises LostLeaseError: another process has taken over."""
-        ours = BulkUpdate.objects.filter(pk=self.update.pk, lease_token=self.token)
-        lease = {"lease_until": timezone.now() + LEASE}
-        if not ours.filter(status=Status.RUNNING).update(**lease):
-            self.allowance.stopped.set()
-            # Cancelled, perhaps: then what is in flight is still ours to write.
-            if not ours.update(**lease):
-                raise LostLeaseError
-        self.renewed_at = time.monotonic()
+            logger.warning("update %s stopped: %s", self.update.pk, failure.code)
 
     # --- writing ------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
-        """Write what is settled: items and rows of a batch in one transaction."""
-        self.flushed_at = time.monotonic()
-        results, self.results = self.results, []
-        if results:
-            patiently(lambda: write_in_halves(results, self._write, self._write_poison))
-        elif time.monotonic() - self.renewed_at > LEASE.total_seconds() / 3:
+    def _write_or_look(self) -> None:
+        now, length = time.monotonic(), BulkUpdate.LEASE.total_seconds()
+        number = len(self.answers.results)
+        if number >= FLUSH_ROWS or (number and now - self.flushed_at >= FLUSH_SECONDS):
+            self._flush()
+        elif now - self.renewed_at > length / 4:
             patiently(self._renew_lease)
+        elif now - self.looked_at >= max(LOOK_SECONDS, self.window.usual_seconds):
+            self._look()
 
-    def _write(self, results: Sequence[Result]) -> None:
-        with transaction.atomic(using=self.using):
-            self._renew_lease()  # first: it takes the lock that keeps everybody else out
-            record(self.update, results)
-        for result in results:
-            if result.missing_at is not None:
-                mark_missing(result.task.conversation_id, result.missing_at)
+    def _look(self) -> None:
+        """Between two writes: was it cancelled, and is something of it overtaken?"""
+        self.looked_at = time.monotonic()
+        found = patiently(partial(standing_of, self.update))
+        if found is None:
+            self.update.renew_lease()  # says that it is lost
+            return
+        status, has_newer = found
+        if status != Status.RUNNING:
+            self.allowance.stopped.set()
+        for item_id in patiently(partial(overtaken, self.update)) if has_newer else ():
+            job = self.jobs.get(item_id)
+            if job is not None and job.drop():  # the next claim cancels it
+                code = "no_answer" if job.item.look_first else ""
+                self.answers.results[item_id] = Outcome(job.item, error_code=code)
+                del self.jobs[item_id]
 
-    def _write_poison(self, result: Result, error: DatabaseError) -> None:
+    def _flush(self) -> bool:
+        """Write what is settled; whether some of it can be asked again now."""
+        self.flushed_at = time.monotonic()
+        outcomes = list(self.answers.results.values())
+        if not outcomes:
+            return False
+        patiently(partial(write_bisecting, outcomes, self._write, self._write_poison))
+        self.answers.forget(outcomes)
+        can_go_on = any(
+            outcome.verdict is Verdict.ADOPTED
+            or (outcome.verdict is Verdict.WAITING and outcome.retry_after_seconds is None)
+            for outcome in outcomes
+        )
+        self.is_drained &= not can_go_on
+        return can_go_on
+
+    def _renew_lease(self) -> None:
+        """Raises LostLeaseError: another process has taken over."""
+        # With it goes what is left of the budget, so that a process that dies does not refill it.
+        if not self.update.renew_lease(Q(status=Status.RUNNING), retry_tokens=self.budget.tokens):
+            self.allowance.stopped.set()  # cancelled: what is in flight is still ours to write
+        self.renewed_at = self.looked_at = time.monotonic()
+
+    def _write(self, outcomes: Sequence[Outcome]) -> None:
+        with write_transaction(BulkUpdate):
+            self._renew_lease()  # first: it locks the row against all other processes
+            record(self.update, outcomes)
+            self._keep_counts()
+        for outcome in outcomes:
+            if outcome.missing_at is not None:
+                mark_missing(outcome.item.conversation_id, outcome.missing_at)
+
+    def _keep_counts(self) -> None:
+        """For open pages, now and then: at most a twentieth of the time goes into it."""
+        began = time.monotonic()
+        if self.is_large and began >= self.count_at:
+            self.update.keep_counts()
+            took = time.monotonic() - began
+            self.count_at = began + max(COUNT_SECONDS, 20 * took)
+
+    def _write_poison(self, outcome: Outcome, error: DatabaseError) -> None:
         """The database refuses this one row whatever we do: the item says so, alone."""
-        result.payloads = []
-        result.verdict, result.error_code = Verdict.FAILED, "not_stored"
-        result.message = sentences.ROW_REFUSED % {"error": error}
-        self._write([result])
+        outcome.payloads = []
+        outcome.retry_after_seconds = None
+        outcome.message = ""
+        if outcome.verdict is Verdict.CONFIRMED:
+            outcome.verdict, outcome.error_code = Verdict.FAILED, "not_stored"
+            outcome.error_params = {"error": type(error).__name__}
+        self._write([outcome])
 
     def _close(self) -> None:
         """Settle what was held back, and say how the update stands."""
-        unsettled = self.doubtful + self.not_found
-        self.doubtful, self.not_found = [], []
-        for result in unsettled:
-            if self.stop_code or result.verdict is Verdict.NOT_FOUND:
-                result.verdict, result.error_code = Verdict.WAITING, ""
-        self.results += unsettled
-        try:
-            self._flush()
-            patiently(self._release)
-        except LostLeaseError:
-            return
+        self.answers.settle_held(is_stopped=bool(self.stop))
+        self._flush()
+        patiently(self._release)
 
     def _release(self) -> None:
-        """Give the lease back and say how the update stands."""
-        free: dict[str, object] = {"lease_token": None, "lease_until": None}
-        ours = BulkUpdate.objects.filter(pk=self.update.pk, lease_token=self.token)
-        with transaction.atomic(using=self.using):
-            if self.stop_code:
-                stop = {
-                    "status": Status.STOPPED,
-                    "stop_code": self.stop_code[:64],
-                    "stop_message": self.stop_message[:500],
-                }
-                came_to_rest = ours.filter(status=Status.RUNNING).update(**free, **stop)
-            else:
-                ours.filter(status=Status.RUNNING).update(**free, status=Status.QUEUED)
-                came_to_rest = 0
-            if ours.filter(status=Status.CANCELLED).update(**free):
-                unsent = self.items.filter(state=State.WAITING).values_list("pk", flat=True)
-                cancel_items(list(unsent), "cancelled", "")
-                came_to_rest = 1
-            if not finish_if_done(self.update.pk) and came_to_rest:
-                come_to_rest(self.update.pk)
+        release(self.update, self.stop, self.budget, self.answers.troubles)
 
+    # --- an exception ends it -----------------------------------------------------------------
 
-def _allowance(seconds: float | None, budget: RetryBudget) -> Allowance:
-    if seconds is None:
-        return Allowance(budget=budget)
-    now = time.monotonic()
-    margin = min(seconds * LAST_SEND_SHARE, LAST_SEND_SECONDS)
-    return Allowance(deadline=now + seconds, send_until=now + seconds - margin, budget=budget)
+    def _wind_up(self) -> None:
+        """Leave everything in order, whatever ended the run and wherever it was.
 
+        The exception may have come between any two instructions, and another one may follow.
+        """
+        for attempt in range(1, WIND_UP_ATTEMPTS + 1):
+            try:
+                self.allowance.stopped.set()
+                discard_connection()
+                self._finish_in_order()
+                return
+            except LostLeaseError:
+                return
+            except BaseException:
+                logger.warning("update %s: interrupted while it ended", self.update.pk)
+                if attempt == WIND_UP_ATTEMPTS:
+                    # The lease ends by itself, and then the next run takes over.
+                    logger.exception("update %s: left as it is", self.update.pk)
 
-def _refusal(bulk_update: BulkUpdate) -> str:
-    """Why its requester may not do this any more, or ``""``: checked again when a run begins."""
-    user = bulk_update.requested_by
-    if user is None:
-        if bulk_update.requested_by_name and bulk_update.source != BulkUpdate.Source.COMMAND:
-            return sentences.NO_ACCOUNT % {"who": bulk_update.requested_by_name}
-        return ""
-    fresh = get_user_model()._default_manager.get(pk=user.pk)
-    if not fresh.is_active:
-        return sentences.NOT_ACTIVE % {"who": bulk_update.requested_by_name}
-    if not fresh.has_perm(bulk_update.permission):
-        return sentences.NO_PERMISSION % {
-            "who": bulk_update.requested_by_name,
-            "permission": bulk_update.permission,
-        }
-    return ""
-
-
-def _stop_message(error: BlandError) -> str:
-    if error.status_code == 401:
-        return gettext_noop("Bland refused the key (401).")
-    if error.status_code == 403:
-        words = getattr(error, "message", "")
-        if words:
-            return sentences.ACCOUNT_REFUSED % {"words": words}
-        return gettext_noop("Bland refuses this account (403).")
-    if error.status_code == 404:
-        return gettext_noop("Bland has no such address (404): check BLAND_SMS['BASE_URL'].")
-    return f"{error}."
+    def _finish_in_order(self) -> None:
+        give_up_at = time.monotonic() + WIND_UP_SECONDS
+        short = partial(patiently, seconds=WIND_UP_SECONDS)
+        short(self._renew_lease)
+        begun = {item_id: job for item_id, job in self.jobs.items() if not job.drop()}
+        while time.monotonic() < give_up_at and not all(job.is_over for job in begun.values()):
+            assert self.crew is not None
+            self.crew.wait(LOOK_SECONDS)
+        self._collect_all()
+        in_doubt = set(begun) & set(self.jobs)
+        self.jobs = {}
+        outcomes = self.answers.settle_held(is_stopped=True)
+        short(partial(write_bisecting, outcomes, self._write, self._write_poison))
+        short(partial(unclaim, self.update, in_doubt))
+        short(self._release)

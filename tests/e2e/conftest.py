@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from django.contrib.auth.models import AbstractUser
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -31,6 +32,19 @@ def what_is_missing() -> str:
     if CHROMIUM is None:
         return "no browser tests: there is no program named chromium"
     return ""
+
+
+def require_browser(besides: str = "") -> None:
+    """Skip a file of tests where there can be no browser; in CI that is a failure.
+
+    Args:
+        besides: What else is missing; ``""``: nothing.
+    """
+    missing = what_is_missing() or besides
+    if missing and os.environ.get("BLAND_SMS_CI"):
+        raise RuntimeError(missing)
+    if missing:
+        pytest.skip(missing, allow_module_level=True)
 
 
 @pytest.fixture(scope="module")

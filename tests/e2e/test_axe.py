@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from django.contrib.auth.models import Group
 
 from bland_sms.sandbox import BlandSandbox
 
-from .conftest import what_is_missing
+from .conftest import require_browser
 from .test_screens import Desk, account, screens
 
 if TYPE_CHECKING:
@@ -21,10 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["account"]  # a fixture
 AXE = importlib.util.find_spec("axe_playwright_python")
 
-if missing := what_is_missing() or ("" if AXE else "no axe: axe-playwright-python is missing"):
-    if os.environ.get("BLAND_SMS_CI"):
-        raise RuntimeError(missing)
-    pytest.skip(missing, allow_module_level=True)
+require_browser("" if AXE else "no axe: axe-playwright-python is missing")
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
+from datetime import timedelta
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.auth import get_user_model
+from django.utils import timezone
 
-from bland_sms import sync
-from bland_sms.models import BulkUpdate, Conversation
+from bland_sms import standing, sync
+from bland_sms.models import BulkUpdate, Conversation, WebhookDelivery
+from bland_sms.pasting import read_text
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.sync import refresh_many
+from bland_sms.updates import prepare_pasted
 
-from .conftest import what_is_missing
+from .conftest import require_browser
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-if missing := what_is_missing():
-    if os.environ.get("BLAND_SMS_CI"):
-        raise RuntimeError(missing)
-    pytest.skip(missing, allow_module_level=True)
+require_browser()
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -125,8 +127,21 @@ def screens(page: Page) -> list[str]:
     deactivate_three(page)
     root = page.url.split("/bland_sms/")[0] + "/bland_sms"
     update = BulkUpdate.objects.get()
+    staff = get_user_model().objects.get()
+    order = standing.make(CUSTOMER, reason="asked by phone", requested_by=staff)
+    lines = read_text(f"{CUSTOMER}\n+1 (555) 010-0099\n1.5E+10\n0001\n{OTHERS[0]}")
+    draft = prepare_pasted(lines, True, requested_by=staff)
+    WebhookDelivery.objects.create(body_sha256="0" * 64, conversation_id=UUID, kind="status")
     return [
         page.url,
+        f"{root}/conversation/summary/",
+        f"{root}/conversation/messages/?q=parcel",
+        f"{root}/bulkupdate/paste/",
+        f"{root}/bulkupdate/{draft.pk}/confirm/",
+        f"{root}/standingorder/",
+        f"{root}/standingorder/add/?conversation={UUID}",
+        f"{root}/standingorder/{order.pk}/change/",
+        f"{root}/webhookdelivery/",
         f"{root}/conversation/?q=0002,0003,9999",
         f"{root}/conversation/?q=nobody",
         f"{root}/conversation/{UUID}/change/",
@@ -150,6 +165,36 @@ def test_screens__nothing_is_wider_than_the_window(width: int, scheme: Any, desk
     assert wider == {}
 
 
+class Nested(HTMLParser):
+    """Forms that begin within another one: a browser drops them, and their buttons send the outer
+    one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth = 0
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "form":
+            self.depth += 1
+            if self.depth > 1:
+                self.found.append(str(dict(attrs).get("action")))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.depth -= tag == "form"
+
+
+def test_screens__no_form_within_a_form(desk: Desk) -> None:
+    page = desk()
+    nested = {}
+    for url in screens(page):
+        parser = Nested()
+        parser.feed(page.request.get(url).text())
+        if parser.found:
+            nested[url.partition("/bland_sms/")[2]] = parser.found
+    assert nested == {}
+
+
 CONTRASTS = """() => {
   const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
   const light = ([r, g, b]) => {
@@ -168,7 +213,7 @@ CONTRASTS = """() => {
   };
   const found = {};
   for (const element of document.querySelectorAll("#content [class*=bland-sms-]")) {
-    if (!element.checkVisibility() || !element.innerText.trim()) continue;
+    if (!element.checkVisibility() || !element.innerText?.trim()) continue;
     const [text, ground] = [light(parse(getComputedStyle(element).color)), light(behind(element))];
     const ratio = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
     if (ratio < 4.5) found[element.className] = ratio.toFixed(1);
@@ -268,3 +313,37 @@ def test_search__one_id_opens_its_conversation(desk: Desk) -> None:
     with page.expect_navigation():
         page.keyboard.press("Enter")
     assert page.url.endswith("/conv_5F6/change/")
+
+
+def test_triage__thread_after_thread_and_messages_copied_when_opened(
+    desk: Desk, account: BlandSandbox
+) -> None:
+    Conversation.objects.filter(pk="conv_5").update(transcript_observed_at=None)
+    Conversation.objects.get(pk="conv_5").messages.all().delete()
+    page = desk()
+    page.get_by_role("link", name="Active", exact=True).click()
+    page.get_by_role("link", name=OTHERS[0]).click()
+    place = page.get_by_role("navigation", name="Place in the list", exact=True)
+    assert "5 of 7" in place.inner_text()
+    page.get_by_role("button", name="Deactivate", exact=True).click()
+    assert "1 conversation deactivated" in messages(page)
+    assert OTHERS[0] in page.title()  # nobody is moved on
+    page.locator(".messagelist").get_by_role("link", name=OTHERS[1]).click()
+    page.get_by_text("Sam here, I will look into it.").wait_for()  # copied by the page's script
+    assert "5 of 6" in place.inner_text()
+    place.get_by_role("link", name="Back to the list").click()
+    assert "status=active" in page.url
+    assert active(account) == {CUSTOMER, *OTHERS[1:]}
+
+
+def test_update__notices_that_it_is_logged_out(
+    desk: Desk, account: BlandSandbox, staff: Any, started: Callable[..., BulkUpdate]
+) -> None:
+    bulk_update = started(["conv_4"], requested_by=staff)
+    later = timezone.now() + timedelta(hours=1)  # so it waits, and its page looks again and again
+    bulk_update.items.update(not_before=later)
+    page = desk()
+    root = page.url.split("/conversation/")[0]
+    page.goto(f"{root}/bulkupdate/{bulk_update.pk}/change/")
+    page.context.clear_cookies()
+    page.get_by_text("You are logged out.").wait_for()

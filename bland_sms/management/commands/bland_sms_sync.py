@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
-from bland_sms import sync
+from bland_sms import standing, sync
 from bland_sms.exceptions import BlandError
 from bland_sms.management.interrupt import stop_signals
 from bland_sms.models import SyncRun
@@ -30,7 +30,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--full",
             action="store_true",
-            help="read the whole list, and look at what is not in it any more",
+            help="read the whole list, and look at what is not in it any more; waits up to ten "
+            "minutes for a running incremental copy",
         )
         parser.add_argument(
             "--since",
@@ -74,6 +75,7 @@ class Command(BaseCommand):
             except BlandError as error:
                 outcomes[conversation_id] = error.code
                 failures.append(f"{conversation_id}: {error}")
+        standing.carry_out_waiting()
         if as_json:
             self.stdout.write(json.dumps(outcomes))
         else:
@@ -89,19 +91,24 @@ class Command(BaseCommand):
                 since=options["since"],
                 messages=options["messages"],
                 dry_run=options["dry_run"],
+                wait_seconds=sync.FULL_WAIT_SECONDS,
                 stopped=stopped,
                 on_page=self._progress,
             )
+            if not (options["dry_run"] or stopped.is_set()):
+                standing.carry_out_waiting(stopped=stopped)
         if sys.stderr.isatty():
             self.stderr.write("")
         counts = {name: getattr(run, name) for name in COUNTS}
         if options["json"]:
             told = {"run": run.pk, "mode": run.mode, "status": run.status, **counts}
-            self.stdout.write(json.dumps({**told, "error": run.error}))
+            self.stdout.write(json.dumps({**told, "error": run.error, "owed": run.owed}))
         elif run.seen or not run.error:
             words = ", ".join(f"{number} {name}" for name, number in counts.items())
             tried = " (dry run: nothing was written)" if options["dry_run"] else ""
             self.stdout.write(f"{run.status}: {words}{tried}")
+        for conversation_id, code in run.owed:
+            self.stderr.write(f"{conversation_id}: {code}; it will be asked for again")
         if run.status == SyncRun.Status.SKIPPED:
             self.stderr.write(f"Skipped: {run.error}.")
         elif run.error:

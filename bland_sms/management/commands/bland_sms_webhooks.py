@@ -1,4 +1,4 @@
-"""Carry webhook deliveries out again."""
+"""Process webhook deliveries again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from bland_sms.deliveries import Worked, reprocess
+from bland_sms import standing
 from bland_sms.models import WebhookDelivery
+from bland_sms.webhooks import Worked, reprocess
 
 ROWS_PER_STATEMENT = 500
 
@@ -18,14 +19,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="reprocess")
-        again = verbs.add_parser("reprocess", help="carry deliveries out again")
+        again = verbs.add_parser("reprocess", help="process deliveries again")
         again.add_argument("ids", nargs="*", type=int, metavar="ID", help="ids of deliveries")
-        again.add_argument("--failed", action="store_true", help="all that were given up")
+        again.add_argument("--failed", action="store_true", help="all failed deliveries")
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = list(dict.fromkeys(options["ids"]))
         if not wanted and not options["failed"]:
-            raise CommandError("which ones? Name ids of deliveries, or --failed", returncode=2)
+            raise CommandError("name the ids of deliveries, or --failed", returncode=2)
         known = set(WebhookDelivery.objects.filter(pk__in=wanted).values_list("pk", flat=True))
         problems = [f"there is no delivery {pk}" for pk in wanted if pk not in known]
         ids = [pk for pk in wanted if pk in known]
@@ -41,9 +42,10 @@ class Command(BaseCommand):
             if worked.stop is not None:
                 problems.append(f"stopped: {worked.stop}")
                 break
+        standing.carry_out_waiting()
         self.stdout.write(
             f"{total.processed} processed, {total.put_off} wait, {len(total.failed)} failed"
         )
-        problems += [f"{pk}: {code}" for pk, code in total.failed.items()]
+        problems += [f"{pk}: {failure.code}: {failure}" for pk, failure in total.failed.items()]
         if problems:
             raise CommandError("\n".join(problems))

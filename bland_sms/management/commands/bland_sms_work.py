@@ -1,23 +1,44 @@
-"""Carry out whatever waits: updates and webhooks."""
+"""Carry out whatever waits: updates, webhooks, and conversations that could not be copied."""
 
 from __future__ import annotations
 
-import threading
+import logging
 import time
 from argparse import ArgumentParser
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from typing import Any, TypeVar
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import close_old_connections
+from django.db import Error, close_old_connections
 
-from bland_sms.deliveries import process_waiting
+from bland_sms import standing
+from bland_sms.database import DATABASE_PATIENCE_SECONDS, discard_connection, is_passing
+from bland_sms.dispatching import hand_on_what_is_left
+from bland_sms.exceptions import BlandConfigurationError
 from bland_sms.management.interrupt import stop_signals
+from bland_sms.management.turns import Turn, deliveries_wait, updates_behind, updates_in_turn
+from bland_sms.management.waiting import JOBS, jobs_that_wait
 from bland_sms.models import BulkUpdate
-from bland_sms.updates import run, waiting_updates
+from bland_sms.summary import close_days
+from bland_sms.sync import look_at_owed
+from bland_sms.updates import run
+from bland_sms.webhooks import process_waiting
 
-PAUSE_SECONDS = 2.0
+Value = TypeVar("Value")
+
+logger = logging.getLogger("bland_sms.dispatching")
+
+PAUSE_SECONDS = 2.5
+"""Between two looks of an idle worker, each of which is one statement."""
+LONGEST_PAUSE_SECONDS = 10.0
+"""Between two attempts to reach a database that is away."""
 REST_SECONDS = 60.0
-"""For so long no webhook is looked at after Bland refused to answer at all."""
+"""Seconds before a job is tried again that Bland refused or that failed with an error of ours; also
+between two times that are always worth a look, such as for days to be counted."""
+FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 5.0, 20.0
+"""The same for a job that waits, and of which nothing can be done."""
 
 
 class Command(BaseCommand):
@@ -32,46 +53,138 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        problems: dict[str, None] = {}  # in order, each once, however long this runs
-        self.resting_until = 0.0
-        with stop_signals() as ended:
-            while not ended.is_set():
-                worked = self._update(problems, ended)
-                worked = self._look_who_rang(problems, ended) or worked
+        self.problems: dict[str, None] = {}  # in order, each once, however long this runs
+        self.resting: dict[str, float] = {}
+        self.driven: dict[int, float] = {}
+        self.in_vain: dict[str, float] = {}
+        self.away_since: float | None = None
+        with stop_signals() as self.ended:
+            while not self.ended.is_set():
+                worked = self._pass(is_service=not options["once"])
                 if not options["once"]:
-                    close_old_connections()
-                    ended.wait(PAUSE_SECONDS)
-                elif not worked:
+                    if not worked:
+                        self.ended.wait(PAUSE_SECONDS)
+                elif not worked and self.away_since is None:
                     break
-            if ended.is_set():
+            if self.ended.is_set():
                 self.stderr.write("Stopped; the next worker carries on.")
-        if problems:
-            raise CommandError("\n".join(problems))
+        if self.problems:
+            raise CommandError("\n".join(self.problems))
 
-    def _update(self, problems: dict[str, None], ended: threading.Event) -> bool:
-        """One pass over the updates that wait; whether anything came of it."""
-        worked = False
-        for bulk_update in waiting_updates():
-            if ended.is_set():
-                break
-            before = bulk_update.counts()
-            run(bulk_update, stopped=ended)
-            bulk_update.refresh_from_db()
-            after = bulk_update.counts()
-            if after == before and bulk_update.status != BulkUpdate.Status.STOPPED:
-                continue
-            worked = True
-            words = ", ".join(f"{number} {state}" for state, number in after.items() if number)
-            self.stdout.write(f"update {bulk_update.pk}: {bulk_update.status}: {words}")
-            if bulk_update.status == BulkUpdate.Status.STOPPED:
-                problems[f"update {bulk_update.pk} stopped: {bulk_update.stop_message}"] = None
+    def _pass(self, *, is_service: bool) -> bool:
+        """Give everything that waits a turn; whether anything came of it."""
+        try:
+            if is_service and not self._rests("connections"):
+                close_old_connections()  # not after each look: an idle worker has one
+                self._rest("connections")
+            worked = False
+            for name in self._waiting() if is_service else JOBS:
+                done = self._job(name)
+                worked = done or worked
+                self._note_vain(name, is_vain=is_service and not done)
+            worked = self._days(is_service=is_service) or worked
+            worked = self._standing_orders() or worked
+        except Error as error:
+            if not is_passing(error):
+                raise
+            discard_connection()
+            self._wait_for_database(error, is_service=is_service)
+            return False
+        if self.away_since is not None:
+            self.stderr.write("The database is back.")
+            self.away_since = None
         return worked
 
-    def _look_who_rang(self, problems: dict[str, None], ended: threading.Event) -> bool:
+    def _waiting(self) -> list[str]:
+        """What an idle worker looks at, in the order of its turns."""
+        resting = [pk for pk in self.driven if self._rests(f"update {pk}")]
+        waiting = jobs_that_wait(self._rests, resting)
+        return [name for name in JOBS if name in waiting]
+
+    def _job(self, name: str) -> bool:
+        jobs = {"updates": self._updates, "webhooks": self._webhooks, "owed": self._owed}
+        return jobs[name]()
+
+    def _note_vain(self, name: str, *, is_vain: bool) -> None:
+        """Look less often after a job of which nothing can be done, such as while Bland is down."""
+        if not is_vain:
+            self.in_vain.pop(name, None)
+        elif not self._rests(name):
+            seconds = min(self.in_vain.get(name, FIRST_REST_SECONDS / 2) * 2, LONGEST_REST_SECONDS)
+            self.in_vain[name] = seconds
+            self._rest(name, seconds)
+
+    def _wait_for_database(self, error: Error, *, is_service: bool) -> None:
+        """A restart of the database is no reason to end: pause, longer each time."""
+        now = time.monotonic()
+        if self.away_since is None:
+            self.away_since = now
+            self.stderr.write("The database is away: waiting for it.")
+        away_seconds = now - self.away_since
+        if not is_service and away_seconds > DATABASE_PATIENCE_SECONDS:
+            raise error
+        self.ended.wait(min(LONGEST_PAUSE_SECONDS, 0.2 + away_seconds / 2))
+
+    # --- updates ------------------------------------------------------------------------------
+
+    def _updates(self) -> bool:
+        """A turn for each update that waits, until one has to make way for newer ones."""
+        worked = False
+        waiting = updates_in_turn(self.driven)
+        self.driven = {update.pk: self.driven.get(update.pk, 0.0) for update in waiting}
+        for bulk_update in waiting:
+            if self.ended.is_set():
+                break
+            if self._rests(f"update {bulk_update.pk}"):
+                continue
+            before = bulk_update.counts()
+            turn = self._turn(bulk_update)
+            try:
+                self._guarded(f"update {bulk_update.pk}", partial(run, bulk_update, stopped=turn))
+            except (KeyboardInterrupt, SystemExit):  # a second signal
+                hand_on_what_is_left(bulk_update)
+                raise
+            self.driven[bulk_update.pk] += turn.seconds
+            bulk_update.refresh_from_db()
+            after = bulk_update.counts()
+            is_stopped = bulk_update.status == BulkUpdate.Status.STOPPED
+            if self.ended.is_set():
+                hand_on_what_is_left(bulk_update)
+            if after == before and not is_stopped:
+                continue
+            worked = True
+            if turn.is_set() and bulk_update.status in BulkUpdate.Status.OPEN:
+                if self.ended.is_set():
+                    self._told(bulk_update, after)
+                break
+            self._told(bulk_update, after)
+            if is_stopped and bulk_update.trying_again_at is None:
+                self.problems[f"update {bulk_update.pk} stopped: {bulk_update.stop_message}"] = None
+        return worked
+
+    def _told(self, bulk_update: BulkUpdate, counts: dict[str, int]) -> None:
+        words = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+        self.stdout.write(f"update {bulk_update.pk}: {bulk_update.status}: {words}")
+
+    def _turn(self, bulk_update: BulkUpdate | None = None) -> Turn:
+        def others_wait(seconds: float) -> bool:
+            if not self._rests("webhooks") and bulk_update is not None and deliveries_wait():
+                return True
+            mine = inf if bulk_update is None else self.driven[bulk_update.pk] + seconds
+            behind = updates_behind(self.driven, mine)
+            return any(not self._rests(f"update {pk}") for pk in behind)
+
+        return Turn(self.ended, others_wait)
+
+    # --- webhooks, and what could not be copied -----------------------------------------------
+
+    def _webhooks(self) -> bool:
         """One pass over the webhooks that wait; whether any of them is done with."""
-        if ended.is_set() or time.monotonic() < self.resting_until:
+        if self.ended.is_set() or self._rests("webhooks"):
             return False
-        worked = process_waiting(stopped=ended)
+        worked = self._guarded("webhooks", lambda: process_waiting(stopped=self._turn()))
+        if worked is None:
+            return False
         told = {
             "processed": worked.processed,
             "put off": worked.put_off,
@@ -80,8 +193,62 @@ class Command(BaseCommand):
         words = ", ".join(f"{number} {name}" for name, number in told.items() if number)
         if words:
             self.stdout.write(f"webhooks: {words}")
-        problems |= {f"webhook for {pk}: {code}": None for pk, code in worked.failed.items()}
+        for pk, failure in worked.failed.items():
+            self.problems[f"webhook for {pk}: {failure.code}: {failure}"] = None
         if worked.stop is not None:
-            problems[f"webhooks stopped: {worked.stop}"] = None
-            self.resting_until = time.monotonic() + REST_SECONDS
+            self.problems[f"webhooks stopped: {worked.stop}"] = None
+            self._rest("webhooks")
         return bool(worked.processed or worked.failed)
+
+    def _owed(self) -> bool:
+        """One pass over the conversations that failed to be copied and are due again."""
+        if self.ended.is_set() or self._rests("owed"):
+            return False
+        try:
+            looked = self._guarded("owed", lambda: look_at_owed(stopped=self._turn()))
+        except BlandConfigurationError:
+            looked = None  # the job itself reports the error
+        if looked is None or looked.stop is not None:
+            self._rest("owed")
+            return False
+        if looked.copied or looked.missing:
+            self.stdout.write(f"owed: {looked.copied} copied, {looked.missing} not found")
+        return bool(looked.copied or looked.missing)
+
+    def _days(self, *, is_service: bool) -> bool:
+        """Count the days that are over, now and then."""
+        if is_service and self._rests("days"):
+            return False
+        is_left = bool(close_days())
+        if not is_left:
+            self._rest("days")
+        return is_left
+
+    def _standing_orders(self) -> bool:
+        """Now and then: what a process that died did not apply, and orders whose time is over."""
+        if self.ended.is_set() or self._rests("standing orders"):
+            return False
+        standing.expire()
+        recorded = self._guarded("standing orders", standing.catch_up)
+        self._rest("standing orders")
+        return bool(recorded)
+
+    # --- what goes wrong ----------------------------------------------------------------------
+
+    def _guarded(self, name: str, function: Callable[[], Value]) -> Value | None:
+        """Call it; an error of ours in one job is told, and does not keep the others."""
+        try:
+            return function()
+        except (Error, BlandConfigurationError):
+            raise
+        except Exception as error:
+            logger.exception("%s failed", name)
+            self.problems[f"{name} failed: {type(error).__name__}"] = None
+            self._rest(name)
+            return None
+
+    def _rest(self, name: str, seconds: float = REST_SECONDS) -> None:
+        self.resting[name] = time.monotonic() + seconds
+
+    def _rests(self, name: str) -> bool:
+        return time.monotonic() < self.resting.get(name, 0.0)

@@ -4,13 +4,19 @@
 {
   const PAUSE = 1000; // milliseconds between two looks
   const PAUSE_AFTER_ERROR = 5000;
+  const LONGEST = 10000; // so soon it notices that it is logged out
   const ANNOUNCE = 10000; // a screen reader hears of it no more often
+  const PARTS = 5000; // the rows and causes are fetched no more often, unless the state changes
 
   const watch = (box) => {
     const bar = box.querySelector("progress");
     const words = box.querySelector(".bland-sms-words");
+    const trouble = document.getElementById("bland-sms-trouble");
     const token = document.querySelector("#bland-sms-run [name=csrfmiddlewaretoken]");
     let announced = Date.now();
+    let fetched = Date.now();
+    let state = null;
+    let done = bar.value;
 
     // What is seen changes at every look; what is read out loud only now and then.
     const seen = document.createElement("span");
@@ -23,39 +29,100 @@
       bar.max = progress.total;
       bar.value = progress.done;
       seen.textContent = progress.words;
-      if (Date.now() - announced > ANNOUNCE) {
+      if (Date.now() - announced > ANNOUNCE || !progress.open) {
         words.textContent = progress.words;
         announced = Date.now();
       }
     };
 
-    const ask = async (drive) => {
+    const tell = (text) => {
+      if (trouble.firstElementChild.textContent !== text) {
+        trouble.firstElementChild.textContent = text;
+      }
+      trouble.hidden = !text;
+    };
+
+    const ask = async (url, options) => {
+      let answer;
+      try {
+        answer = await fetch(url, options);
+      } catch (error) {
+        throw new Error(box.dataset.offline); // a server that restarts, a train in a tunnel
+      }
+      if (answer.redirected) {
+        throw new Error(box.dataset.loggedOut);
+      }
+      if (answer.status === 403 || answer.status === 404) {
+        throw new Error(box.dataset.refused);
+      }
+      if (!answer.ok) {
+        throw new Error(box.dataset.failing);
+      }
+      return answer;
+    };
+
+    const askProgress = async (drive) => {
       const headers = { Accept: "application/json" };
       if (!drive) {
-        return fetch(box.dataset.url, { headers });
+        return (await ask(box.dataset.url, { headers })).json();
       }
       headers["X-CSRFToken"] = token.value;
-      return fetch(box.dataset.runUrl, { method: "POST", headers });
+      return (await ask(box.dataset.runUrl, { method: "POST", headers })).json();
+    };
+
+    // What the server renders takes the place of what it rendered before; the focus stays.
+    const replaceParts = async () => {
+      const html = await (await ask(box.dataset.partsUrl)).text();
+      const parsed = new DOMParser().parseFromString(html, "text/html");
+      for (const part of parsed.querySelectorAll("[data-bland-sms-part]")) {
+        const name = part.dataset.blandSmsPart;
+        const old = document.querySelector(`[data-bland-sms-part="${name}"]`);
+        const typed = document.activeElement;
+        const isTypedIn = typed.tagName === "INPUT" && typed.value && old?.contains(typed);
+        if (!old || isTypedIn || old.innerHTML === part.innerHTML) {
+          continue;
+        }
+        const form = old.contains(document.activeElement)
+          ? document.activeElement.getAttribute("form")
+          : null;
+        old.replaceChildren(...part.childNodes);
+        if (form) {
+          old.querySelector(`[form="${form}"]`)?.focus();
+        }
+      }
+      fetched = Date.now();
+    };
+
+    const refreshParts = async (progress) => {
+      const { failed, unknown, cancelled } = progress.counts;
+      const now = [progress.status, progress.open, progress.note, failed, unknown, cancelled];
+      const isNew = state === null ? !progress.open : now.join("|") !== state;
+      const isOld = progress.done !== done && Date.now() - fetched > PARTS;
+      if (isNew || isOld) {
+        await replaceParts();
+        done = progress.done;
+      }
+      state = now.join("|");
     };
 
     const look = async (drive) => {
       let pause = PAUSE;
       let next = false;
       try {
-        const answer = await ask(drive);
-        if (!answer.ok) {
-          throw new Error(answer.status);
-        }
-        const progress = await answer.json();
+        const progress = await askProgress(drive);
         show(progress);
+        await refreshParts(progress);
+        tell("");
         if (!progress.open) {
-          window.location.reload();
+          box.dataset.open = "no";
           return;
         }
-        next = progress.drive;
-        pause = Math.max(next ? 0 : PAUSE, Math.min(progress.wait_seconds, 60) * 1000);
+        const wait = progress.wait_seconds * 1000; // until there is something to do again
+        next = progress.drive && wait <= LONGEST;
+        pause = Math.max(next ? 0 : PAUSE, Math.min(wait, LONGEST));
       } catch (error) {
-        pause = PAUSE_AFTER_ERROR; // a server that restarts, a train in a tunnel
+        tell(error.message);
+        pause = PAUSE_AFTER_ERROR;
       }
       window.setTimeout(() => look(next), pause);
     };

@@ -21,10 +21,14 @@ import requests
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-LOGIN, PASSWORD = "demo", "demo"
+from project.morning import AGENT, LEAD
+
+LOGIN = PASSWORD = LEAD
 KEY, SECRET = "sandbox-key", "sandbox-webhook-secret"
 NUMBER = 200
 START_SECONDS = 60
+WRITING_SECONDS = 15
+UNUSED = "+15550190009"
 
 
 class Command(BaseCommand):
@@ -52,6 +56,7 @@ class Command(BaseCommand):
                 else:
                     demo.start(options["port"])
                     self._invite(demo)
+                    demo.let_customers_write()
                     children.wait()
             except KeyboardInterrupt:
                 self.stdout.write("\nStopped.")
@@ -60,10 +65,15 @@ class Command(BaseCommand):
         self.stdout.write(
             self.style.SUCCESS(f"\n  Open   {demo.url}/admin/bland_sms/conversation/")
         )
-        self.stdout.write(f"  Login  {LOGIN}    Password  {PASSWORD}")
+        self.stdout.write(f"  Login  {LOGIN}    Password  {PASSWORD}    may do everything")
+        self.stdout.write(f"  Login  {AGENT}    Password  {AGENT}    may read, deactivate, refresh")
         self.stdout.write(
             "  Select some conversations and run the action “Deactivate selected conversations”."
         )
+        self.stdout.write(
+            "  Customers write meanwhile. One was stopped for good, and is deactivated again:"
+        )
+        self.stdout.write(f"  {demo.url}/admin/bland_sms/standingorder/")
         self.stdout.write("  Ctrl-C stops all of it; nothing is kept.\n")
         self.stdout.flush()
 
@@ -127,7 +137,6 @@ class Demo:
             "BLAND_WEBHOOK_SECRETS": SECRET,
             "DATABASE_URL": f"sqlite:///{database}",
             "DJANGO_DEBUG": "1",
-            "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
         }
         self.sandbox_url = self.url = ""
 
@@ -146,16 +155,26 @@ class Demo:
         self.sandbox_url = self.environment["BLAND_BASE_URL"] = found.group()
         self._say("Preparing the database")
         self._manage("migrate", "--verbosity=0")
-        self._manage("shell", "--verbosity=0", "--command", MAKE_STAFF)
+        self._call("make_people")
         self._say(f"Copying {NUMBER} conversations with their messages")
         self._manage("bland_sms_sync")
-        self._manage("shell", "--verbosity=0", "--command", COPY_MESSAGES)
+        self._call("copy_messages")
+        self._say("Beginning the day")
+        self._call("begin_the_day")
         port = _free_port(port)
         self.url = f"http://127.0.0.1:{port}"
         self.children.start(
             ["runserver", "--noreload", "--verbosity=0", str(port)], self.environment, quiet=quiet
         )
         self._wait_for_server()
+        # From now on the stand-in tells of texts, as Bland does.
+        self._tell_sandbox(
+            "settings", webhook_url=f"{self.url}/bland-sms/webhook/", webhook_secret=SECRET
+        )
+
+    def let_customers_write(self) -> None:
+        """Who was deactivated writes again, and others write too: a text each few seconds."""
+        self._tell_sandbox("settings", writing_seconds=WRITING_SECONDS)
 
     def smoke(self) -> None:
         """Do what staff would do, over HTTP, and look at the stand-in and the mirror afterwards."""
@@ -190,6 +209,31 @@ class Demo:
         if problems:
             raise CommandError("\n".join(problems))
         self._say("All three are inactive at the stand-in and in the mirror, and no other changed.")
+        self._smoke_order(session, ids[0])
+
+    def _smoke_order(self, session: requests.Session, conversation_id: str) -> None:
+        """Stop a customer for good, let them write, and wait until that is deactivated."""
+        url = f"{self.url}/admin/bland_sms/standingorder/add/?conversation={conversation_id}"
+        page = _post(session, url, reason="Asked by phone", spare_handed_off="on")
+        if "is kept inactive" not in page.text:
+            raise CommandError("the page does not say that the customer is kept inactive")
+        # To a number that they never wrote to, so that it is a new conversation in any case.
+        told = self._tell_sandbox(
+            "texts", number=self._customer_of(conversation_id), text="Hello?", agent_number=UNUSED
+        )
+        give_up_at = time.monotonic() + START_SECONDS
+        while self._at_bland()[told["conversation_id"]]["is_active"]:
+            if time.monotonic() > give_up_at:
+                raise CommandError("the customer's new conversation was not deactivated")
+            time.sleep(0.2)
+        self._say("The customer wrote again, and the new conversation was deactivated.")
+
+    def _tell_sandbox(self, what: str, **values: Any) -> dict[str, Any]:
+        url = f"{self.sandbox_url}/_sandbox/{what}"
+        answer = requests.post(url, json=values, timeout=10)
+        answer.raise_for_status()
+        told: dict[str, Any] = answer.json()
+        return told
 
     def _at_bland(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self.sandbox_url}/_sandbox/state", timeout=10) as answer:  # noqa: S310
@@ -206,6 +250,18 @@ class Demo:
             self._manage("shell", "--verbosity=0", "--command", code)
         )
         return found
+
+    def _customer_of(self, conversation_id: str) -> str:
+        code = (
+            "from bland_sms.models import Conversation; "
+            f"print(Conversation.objects.get(pk={conversation_id!r}).user_number)"
+        )
+        return self._manage("shell", "--verbosity=0", "--command", code).strip()
+
+    def _call(self, name: str) -> None:
+        """Call a function of :mod:`project.morning` in a process of the demo's settings."""
+        code = f"from project import morning; morning.{name}()"
+        self._manage("shell", "--verbosity=0", "--command", code)
 
     def _manage(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -233,22 +289,6 @@ class Demo:
     def _say(self, text: str) -> None:
         self.command.stdout.write(text)
         self.command.stdout.flush()
-
-
-MAKE_STAFF = f"""
-import os
-from django.contrib.auth import get_user_model
-user, _ = get_user_model().objects.get_or_create(
-    username={LOGIN!r}, defaults={{"is_staff": True, "is_superuser": True}})
-user.set_password(os.environ["DJANGO_SUPERUSER_PASSWORD"])
-user.save()
-"""
-COPY_MESSAGES = """
-from bland_sms.models import Conversation
-from bland_sms.sync import refresh_many
-refreshed = refresh_many(list(Conversation.objects.values_list("pk", flat=True)))
-assert not refreshed.failed and not refreshed.missing, refreshed
-"""
 
 
 def _post(session: requests.Session, url: str, **form: Any) -> requests.Response:

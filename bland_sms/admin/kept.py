@@ -1,0 +1,151 @@
+"""Shows on the pages of conversations which standing order keeps them inactive."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.http import HttpRequest, QueryDict
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+
+from .. import standing
+from ..models import BulkUpdate, Conversation, StandingOrder
+
+KEPT = "bland_sms_kept"
+"""Attribute of a row: the order that keeps it inactive."""
+MOST_UNDOING = 20
+"""Orders that are named before conversations are reactivated."""
+CONVERSATION = "conversation"
+"""Parameter of the page that stops customers: one of their conversations."""
+
+
+def orders_of_rows(rows: Collection[Conversation]) -> dict[str, list[StandingOrder]]:
+    """The orders that are not over about each of some conversations, by one query."""
+    keys = {row.customer_key for row in rows if row.customer_key}
+    if not keys:
+        return {}
+    by_key: dict[str, list[StandingOrder]] = {}
+    # By key alone: with their state as well SQLite walks through all orders in force.
+    for order in StandingOrder.objects.filter(customer_key__in=sorted(keys)):
+        if order.state in ("in_force", "suspended"):
+            by_key.setdefault(order.customer_key, []).append(order)
+    return {
+        row.pk: [one for one in by_key.get(row.customer_key, ()) if standing.is_about(one, row)]
+        for row in rows
+    }
+
+
+def undoing_orders(draft: BulkUpdate) -> list[StandingOrder]:
+    """The orders in force that deactivate again what a draft reactivates; not more than
+    :data:`MOST_UNDOING` of them."""
+    if not draft.is_active:
+        return []
+    ids = draft.items.order_by().values("conversation_id")
+    rows = Conversation.objects.filter(pk__in=ids).exclude(customer_key="")
+    keys = rows.order_by().values("customer_key")
+    orders = StandingOrder.objects.filter(StandingOrder.acting(), customer_key__in=keys)
+    found = {order.pk: order for order in orders.order_by("pk")[: MOST_UNDOING + 1]}
+    about = rows.filter(customer_key__in={order.customer_key for order in found.values()})
+    by_key: dict[str, list[Conversation]] = {}
+    for row in about.only("customer_key", "agent_number", "human_handoff_at"):
+        by_key.setdefault(row.customer_key, []).append(row)
+    return [
+        order
+        for order in found.values()
+        if any(standing.keeps(order, row) for row in by_key.get(order.customer_key, ()))
+    ]
+
+
+def undoing_context(draft: BulkUpdate, site: AdminSite) -> dict[str, Any]:
+    """For the page that asks before conversations are reactivated."""
+    orders = undoing_orders(draft)
+    return {
+        "bland_sms_undoing": [
+            (_("Order %d") % order.pk, order_url(site, "change", order), kept_words(order))
+            for order in orders[:MOST_UNDOING]
+        ],
+        "bland_sms_undoing_more": len(orders) > MOST_UNDOING,
+    }
+
+
+def add_kept(rows: Collection[Conversation]) -> None:
+    """Set :data:`KEPT` on the rows of one page that an order keeps inactive."""
+    found = orders_of_rows(rows)
+    for row in rows:
+        acting = [order for order in found.get(row.pk, ()) if order.state == "in_force"]
+        if acting:
+            setattr(row, KEPT, acting[0])
+
+
+def kept_context(request: HttpRequest, site: AdminSite, row: Conversation) -> dict[str, Any]:
+    """The lines about orders on the page of a conversation, with Lift, and the way to a new one."""
+    may_lift = request.user.has_perm("bland_sms.lift_standingorder")
+    may_order = request.user.has_perm(StandingOrder.PERMISSION)
+    may_see = may_lift or may_order or request.user.has_perm("bland_sms.view_standingorder")
+    orders = orders_of_rows([row]).get(row.pk, []) if may_see else []
+    return {
+        "bland_sms_orders": [
+            {
+                "words": kept_words(order),
+                "advice": order.suspension.advice if order.state == "suspended" else "",
+                "url": order_url(site, "change", order),
+                "lift_url": order_url(site, "lift", order) if may_lift else "",
+            }
+            for order in orders
+        ],
+        "bland_sms_stop_url": (
+            stop_url(site, [row.pk]) if may_order and row.customer_key and not orders else ""
+        ),
+    }
+
+
+def order_url(site: AdminSite, name: str, order: StandingOrder) -> str:
+    """``""`` on an admin site of the host's that has no orders registered."""
+    try:
+        return reverse(
+            f"admin:bland_sms_standingorder_{name}", args=[order.pk], current_app=site.name
+        )
+    except NoReverseMatch:
+        return ""
+
+
+def stop_url(site: AdminSite, conversation_ids: Sequence[str]) -> str:
+    """The page that stops the customers of some conversations; ``""``: this site has none."""
+    query = QueryDict(mutable=True)
+    query.setlist(CONVERSATION, list(conversation_ids))
+    try:
+        url = reverse("admin:bland_sms_standingorder_add", current_app=site.name)
+    except NoReverseMatch:
+        return ""
+    return f"{url}?{query.urlencode()}"
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def order_author(order: StandingOrder) -> str:
+    if order.source == StandingOrder.Source.RULE and not order.requested_by_name:
+        return _("a rule")
+    return order.requested_by_name or _("an operator")
+
+
+def until_words(order: StandingOrder) -> str:
+    if order.until is None:
+        return _("for good")
+    return date_format(timezone.localtime(order.until), "SHORT_DATETIME_FORMAT")
+
+
+def kept_words(order: StandingOrder) -> str:
+    """Such as "Kept inactive since 1 March by dana, for good"."""
+    values = {
+        "since": date_format(timezone.localtime(order.starts_at), "SHORT_DATE_FORMAT"),
+        "by": order_author(order),
+        "until": until_words(order),
+    }
+    if order.until is None:
+        return _("Kept inactive since %(since)s by %(by)s, for good") % values
+    return _("Kept inactive since %(since)s by %(by)s, until %(until)s") % values

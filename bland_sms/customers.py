@@ -1,0 +1,113 @@
+"""Who a customer is: one key for a number or an address in any notation."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from urllib.parse import unquote
+
+MAX_KEY = 255
+SHORTEST_INTERNATIONAL = 7
+"""Digits behind ``00`` from which on it is the international prefix, and not part of a number."""
+
+_CHANNEL = re.compile(r"(tel|callto|sms|smsto|mms|rcs|whatsapp|imessage|mailto):(//)?", re.I)
+_NUMBER = re.compile(r"[\d\s+().\-/\u2010-\u2015\u2212]+")
+_INTERNATIONAL_PREFIX = re.compile(r"00(?=[1-9])")
+
+
+def folded(text: str) -> str:
+    """The text without what other programs put between its characters: wide signs, digits of
+    other scripts, invisible marks."""
+    if text.isascii():
+        return text
+    normal = unicodedata.normalize("NFKC", text)
+    return "".join(
+        str(unicodedata.decimal(char)) if char.isdecimal() else char
+        for char in normal
+        if unicodedata.category(char) != "Cf"
+    )
+
+
+def bare(identity: str) -> str:
+    """An identity, folded, without the prefix of a channel (``tel:``, ``whatsapp:``)."""
+    text = folded(identity).strip()
+    while found := _CHANNEL.match(text):
+        text = unquote(text[found.end() :]).strip()
+    return text
+
+
+def is_number(text: str) -> bool:
+    """Whether a folded text is written as a phone number is."""
+    return _NUMBER.fullmatch(text) is not None and any(map(str.isdecimal, text))
+
+
+def digits_of(text: str) -> str:
+    """The decimal digits of a text in any script, as ASCII."""
+    return "".join(filter(str.isascii, filter(str.isdecimal, folded(text))))
+
+
+def customer_key(identity: str) -> str:
+    """The one key of a customer, whatever the notation; ``""`` where none is known.
+
+    The E.164 digits of a phone number, the lower case of an e-mail address or of any other
+    identity. It depends on no setting, since it is stored: a national number stays as it is.
+
+    Args:
+        identity: As Bland sends it, such as ``+15550001111``, ``whatsapp:+1 (555) 000-1111`` or
+            ``Dana@Example.com``.
+    """
+    text = bare(identity)
+    if not is_number(text):
+        return text.lower()[:MAX_KEY]
+    if text.startswith("+"):
+        text = text.replace("(0)", "")  # "+44 (0)20 ...": the zero is only dialled at home
+    digits = digits_of(text)
+    found = _INTERNATIONAL_PREFIX.match(digits)
+    if found and len(digits) - found.end() >= SHORTEST_INTERNATIONAL:
+        digits = digits[found.end() :]
+    return digits[:MAX_KEY]
+
+
+def typed_key(text: str, country_code: str) -> str:
+    """The key of a whole identity that a person typed; a national number gets its country.
+
+    Args:
+        country_code: Of national numbers, as the setting ``DEFAULT_COUNTRY_CODE`` says.
+    """
+    identity = bare(text)
+    if not is_number(identity):
+        return customer_key(identity)
+    digits = customer_key(identity)
+    if identity.startswith("+") or digits != digits_of(identity):
+        return digits
+    number = _parsed(digits, country_code)
+    return digits if number is None else number
+
+
+def may_be_whole(number: str, country_code: str) -> bool:
+    """Whether a number has as many digits as whole ones have: national, or behind a ``+``."""
+    import phonenumbers  # takes a while to import: only searches need it
+
+    try:
+        parsed = phonenumbers.parse(number, _region(country_code))
+    except phonenumbers.NumberParseException:
+        return False
+    reason = phonenumbers.is_possible_number_with_reason(parsed)
+    return bool(reason == phonenumbers.ValidationResult.IS_POSSIBLE)
+
+
+def _parsed(digits: str, country_code: str) -> str | None:
+    """E.164 digits of a national number, or of one that begins with its country's code."""
+    import phonenumbers
+
+    try:
+        number = phonenumbers.parse(digits, _region(country_code))
+    except phonenumbers.NumberParseException:
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164).lstrip("+")
+
+
+def _region(country_code: str) -> str:
+    import phonenumbers
+
+    return phonenumbers.region_code_for_country_code(int(country_code))

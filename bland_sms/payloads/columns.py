@@ -1,0 +1,51 @@
+"""From an object of Bland's to our columns: Bland's names, old and new, and what has no column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from .values import ABSENT, Absent, read_code, read_text
+
+Readers = Mapping[str, tuple[tuple[str, ...], Callable[[object, datetime], Any]]]
+"""Column -> Bland's names for it, the one in force first, and how it is read."""
+
+
+def text_of(max_length: int) -> Callable[[object, datetime], str | Absent]:
+    return lambda value, latest: read_text(value, max_length)
+
+
+def code_of(max_length: int) -> Callable[[object, datetime], str | Absent]:
+    return lambda value, latest: (
+        ABSENT if read_text(value, 1) is ABSENT else read_code(value, max_length)
+    )
+
+
+def read_columns(
+    data: Mapping[str, Any], readers: Readers, latest: datetime
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The columns that were told, and whatever else Bland sent, unusable values included.
+
+    A null under one name says nothing where another name tells a value.
+    """
+    told: dict[str, Any] = {}
+    unread = dict(data)
+    for column, (names, read) in readers.items():
+        present = [name for name in names if name in unread]
+        if not present:
+            continue
+        is_null = True
+        for name in present:
+            value = unread[name]
+            if value is None:
+                del unread[name]
+                continue
+            is_null = False
+            value = read(value, latest)
+            if value is not ABSENT and column not in told:
+                told[column] = value
+                del unread[name]
+        if is_null and (empty := read(None, latest)) is not ABSENT:
+            told[column] = empty
+    return told, unread

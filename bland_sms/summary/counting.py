@@ -1,0 +1,156 @@
+"""Counts what happened on some days, and keeps the totals of those that are over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any
+
+from django.db.models import (
+    Case,
+    Count,
+    DurationField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    IntegerField,
+    OuterRef,
+    Q,
+    QuerySet,
+    Sum,
+    Value,
+    When,
+)
+from django.utils import timezone
+
+from ..database import using, write_transaction
+from ..models import (
+    BulkUpdateItem,
+    Conversation,
+    ConversationEvent,
+    DailyTotal,
+    UncountedDay,
+)
+from ..models.event import day_begins, day_ends, day_of
+from .numbers import Kind, Measure
+from .periods import LONGEST_DAYS
+
+DAYS_AT_ONCE = 20
+
+
+def count(
+    days: Sequence[date], conversations: QuerySet[Conversation] | None = None
+) -> list[DailyTotal]:
+    """Count what happened on these days; nothing is written.
+
+    Args:
+        conversations: Of these only; ``None``: of all.
+    """
+    if not days:
+        return []
+    found: Counter[tuple[date, str, str, str, str]] = Counter()
+    seconds: Counter[tuple[date, str, str, str, str]] = Counter()
+    within = {} if conversations is None else {"conversation__in": conversations.order_by()}
+    number = "conversation__agent_number"
+    events = ConversationEvent.objects.filter(_during("at", days), kind__in=Kind.values, **within)
+    for day, kind, ours, times in _by_day(events, "at", days, "kind", number, times=Count("pk")):
+        found[day, kind, ours or "", "", ""] += times
+    earlier = ConversationEvent.objects.filter(
+        conversation=OuterRef("conversation"), kind=Kind.HANDED_OFF, at__lt=OuterRef("at")
+    )
+    hand_offs = events.filter(
+        ~Exists(earlier), kind=Kind.HANDED_OFF, conversation__created_at__lte=F("at")
+    )
+    took = ExpressionWrapper(F("at") - F("conversation__created_at"), DurationField())
+    for day, ours, times, duration in _by_day(
+        hand_offs, "at", days, number, times=Count("pk"), duration=Sum(took)
+    ):
+        key = (day, Measure.FIRST_HAND_OFF, ours or "", "", "")
+        found[key] += times
+        seconds[key] += round(duration.total_seconds())
+    started = Conversation.objects.all() if conversations is None else conversations
+    started = started.order_by().filter(_during("created_at", days), message_count__gt=0)
+    for day, ours, times in _by_day(
+        started, "created_at", days, "agent_number", times=Sum("message_count")
+    ):
+        found[day, Measure.MESSAGES, ours, "", ""] += times
+    items = BulkUpdateItem.objects.filter(
+        _during("finished_at", days),
+        state=BulkUpdateItem.State.CHANGED,
+        bulk_update__is_active__in=[False],
+        **within,
+    )
+    who, why = "bulk_update__requested_by_name", "bulk_update__reason"
+    for day, ours, name, reason, times in _by_day(
+        items, "finished_at", days, number, who, why, times=Count("pk")
+    ):
+        found[day, Measure.BY_US, ours or "", name, reason] += times
+    return [
+        DailyTotal(
+            day=key[0],
+            kind=key[1],
+            agent_number=key[2],
+            requested_by_name=key[3],
+            reason=key[4],
+            count=number_of,
+            seconds=seconds[key],
+        )
+        for key, number_of in found.items()
+    ]
+
+
+def _during(column: str, days: Sequence[date]) -> Q:
+    """Stretches of days, since each stretch is one range of an index."""
+    stretches: list[tuple[datetime, datetime]] = []
+    for day in sorted(days):
+        begins, ends = day_begins(day), day_ends(day)
+        if stretches and stretches[-1][1] == begins:
+            stretches[-1] = (stretches[-1][0], ends)
+        else:
+            stretches.append((begins, ends))
+    during = Q()
+    for begins, ends in stretches:
+        during |= Q(**{f"{column}__gte": begins, f"{column}__lt": ends})
+    return during
+
+
+def _by_day(
+    rows: QuerySet[Any], column: str, days: Sequence[date], *columns: str, **measures: Any
+) -> list[tuple[Any, ...]]:
+    """Aggregate by day. MySQL knows no time zones unless it is told them: days are ranges."""
+    in_order = sorted(days)
+    cases = [
+        When(**{f"{column}__lt": day_ends(day)}, then=Value(place))
+        for place, day in enumerate(in_order)
+    ]
+    grouped = rows.annotate(place=Case(*cases, output_field=IntegerField()))
+    grouped = grouped.order_by().values("place", *columns).annotate(**measures)
+    found = grouped.values_list("place", *columns, *measures)
+    return [(in_order[place], *values) for place, *values in found]
+
+
+def close_days(limit: int = LONGEST_DAYS) -> int:
+    """Count the days that are over and were not counted since they changed; how many it were.
+
+    Safe to repeat and to run side by side.
+    """
+    today = day_of(timezone.now())
+    waiting = UncountedDay.objects.filter(day__lt=today).order_by("-day").distinct()
+    days = list(waiting.values_list("day", flat=True)[:limit])
+    for begin in range(0, len(days), DAYS_AT_ONCE):
+        _close(days[begin : begin + DAYS_AT_ONCE])
+    return len(days)
+
+
+def _close(days: Sequence[date]) -> None:
+    with write_transaction(DailyTotal):
+        # Locked before anything is counted: another process waits here, and what is noted later
+        # stays noted. What a note stands for was committed with it, so it is counted now.
+        notes = UncountedDay.objects.using(using(UncountedDay)).filter(day__in=days)
+        seen = list(notes.select_for_update().order_by("pk").values_list("pk", flat=True))
+        totals = DailyTotal.objects.using(using(DailyTotal))
+        totals.filter(day__in=days).delete()
+        totals.bulk_create(count(days), batch_size=500)
+        for begin in range(0, len(seen), 500):
+            notes.filter(pk__in=seen[begin : begin + 500]).delete()

@@ -1,0 +1,129 @@
+"""Changes of state that both the intents and the driver make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import apps
+from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.utils import timezone
+
+from ..database import batches
+from ..models import BulkUpdate, BulkUpdateItem
+from ..people import IMPERSONATOR, name_of
+from ..reasons import history_entry
+from ..signals import announce, bulk_update_finished
+
+LOOK_FIRST_CODES = {"interrupted", "no_answer"}
+"""An item that waits with one of these was in flight: Bland may have done it already."""
+MOST_PUT_BACK = 1000
+NOT_STOPPED: dict[str, Any] = {"stop_code": "", "stop_params": {}, "not_before": None}
+
+
+def cancel_items(item_ids: Sequence[int], code: str, **params: Any) -> int:
+    """Cancel those of the items that still wait; how many there were.
+
+    Of one that was in flight nobody knows what Bland did. Cancelled by hand it is unknown, until
+    Retry is pressed; with any other code something newer decides about its conversation.
+    """
+    number = 0
+    for some in batches(item_ids):
+        waiting = BulkUpdateItem.objects.filter(pk__in=some, state=BulkUpdateItem.State.WAITING)
+        now = timezone.now()
+        if code == "cancelled":
+            number += waiting.filter(error_code__in=LOOK_FIRST_CODES).update(
+                state=BulkUpdateItem.State.UNKNOWN, error_code="no_answer", finished_at=now
+            )
+        number += waiting.update(
+            state=BulkUpdateItem.State.CANCELLED,
+            error_code=code,
+            error_params=params or None,
+            finished_at=now,
+        )
+    return number
+
+
+def finish_if_done(bulk_update_id: int) -> bool:
+    """Close an update of which nothing is open, and announce it once; whether it is closed."""
+    open_items = BulkUpdateItem.objects.filter(
+        bulk_update=OuterRef("pk"), state__in=BulkUpdateItem.State.OPEN
+    )
+    finished = BulkUpdate.objects.filter(
+        ~Exists(open_items), pk=bulk_update_id, status__in=BulkUpdate.Status.UNFINISHED
+    ).update(
+        status=BulkUpdate.Status.FINISHED,
+        finished_at=timezone.now(),
+        lease_token=None,
+        lease_until=None,
+        outage_since=None,
+        outage_pauses=0,
+        **NOT_STOPPED,
+    )
+    if finished:
+        come_to_rest(bulk_update_id)
+    else:  # whoever asks has changed some of its items
+        large = BulkUpdate.objects.filter(pk=bulk_update_id, live_counts__isnull=False)
+        large.update(live_counts={})
+    return bool(finished)
+
+
+def come_to_rest(bulk_update_id: int) -> None:
+    """Store the counts of an update that is at rest, and announce that it is over.
+
+    Lists show them; counting the items of fifty updates would take longer than the page.
+    """
+    bulk_update = BulkUpdate.objects.get(pk=bulk_update_id)
+    counts = bulk_update.counts()
+    BulkUpdate.objects.filter(pk=bulk_update_id).update(counts_at_rest=counts)
+    bulk_update.counts_at_rest = counts
+    if bulk_update.status != BulkUpdate.Status.STOPPED:
+        arguments = {"bulk_update": bulk_update, "counts": counts}
+        announce(bulk_update_finished, BulkUpdate, lambda: [arguments])
+
+
+def release_dead_claims() -> None:
+    """Put items back whose process crashed, of any update."""
+    unleased = BulkUpdate.unleased("bulk_update__")
+    put_back(BulkUpdateItem.objects.filter(unleased, state=BulkUpdateItem.State.RUNNING))
+
+
+def put_back(dead: QuerySet[BulkUpdateItem]) -> None:
+    """What was in flight waits again, to be looked at before all else.
+
+    In a cancelled update nothing is sent any more: there the item is unknown, until Retry is
+    pressed.
+    """
+    found = dead.values_list("pk", "bulk_update_id", "bulk_update__status")[:MOST_PUT_BACK]
+    cancelled = {
+        pk: update for pk, update, status in found if status == BulkUpdate.Status.CANCELLED
+    }
+    waiting = [pk for pk, _update, _status in found if pk not in cancelled]
+    running = BulkUpdateItem.objects.filter(state=BulkUpdateItem.State.RUNNING)
+    running.filter(pk__in=waiting).update(
+        state=BulkUpdateItem.State.WAITING, claimed_conversation=None, error_code="interrupted"
+    )
+    running.filter(pk__in=cancelled).update(
+        state=BulkUpdateItem.State.UNKNOWN,
+        claimed_conversation=None,
+        error_code="no_answer",
+        finished_at=timezone.now(),
+    )
+    for bulk_update_id in set(cancelled.values()):
+        come_to_rest(bulk_update_id)
+
+
+def note(row: Model, user: Any, code: str, **params: Any) -> None:
+    """Who decided what stands in the own History of an update, or of a standing order."""
+    note_all([row], user, code, **params)
+
+
+def note_all(rows: Sequence[Model], user: Any, code: str, **params: Any) -> None:
+    """The same in the History of each of some rows."""
+    if user is None or not apps.is_installed("django.contrib.admin"):
+        return
+    from django.contrib.admin.models import CHANGE, LogEntry
+
+    if getattr(user, IMPERSONATOR, ""):
+        params["person"] = name_of(user)
+    LogEntry.objects.log_actions(user.pk, rows, CHANGE, history_entry(code, **params))

@@ -1,0 +1,42 @@
+"""Verifies that a webhook's body was signed with one of our secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+
+from django.utils.crypto import constant_time_compare
+from django.views.decorators.debug import sensitive_variables
+
+from ..conf import Secret
+
+_SIGNATURE = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+def is_well_formed(signature: str) -> bool:
+    """Whether it may be a signature at all, which is told without the body."""
+    return _SIGNATURE.fullmatch(signature) is not None
+
+
+@sensitive_variables()
+def is_signed(body: bytes, signature: str, secrets: Sequence[Secret]) -> bool:
+    """Whether one of the secrets made this signature. All are tried, so that the time taken
+    does not tell which.
+
+    Source: X-Webhook-Signature, https://docs.bland.ai/tutorials/webhook-signing
+    """
+    if not is_well_formed(signature):
+        return False
+    matches = [
+        constant_time_compare(
+            hmac.new(_bytes_of(secret), body, hashlib.sha256).hexdigest(), signature
+        )
+        for secret in secrets
+    ]
+    return any(matches)
+
+
+def _bytes_of(secret: Secret) -> bytes:
+    return secret.reveal().encode("utf-8", "surrogateescape")

@@ -1,0 +1,90 @@
+"""The same facts for who reads from right to left, and on paper: every screen of ours."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .conftest import require_browser
+from .test_screens import Desk, account, screens
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+__all__ = ["account"]  # a fixture
+
+require_browser()
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("no_waiting", "account"),
+]
+PICTURES = os.environ.get("BLAND_SMS_PICTURES")
+"""A folder: each screen is photographed for people's eyes."""
+
+BARE_NUMBERS = """() => {
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, own = node.parentElement;
+    if (!/\\+\\d{7,}/.test(node.data) || own.closest("script, style, option, textarea, title")) {
+      continue;
+    }
+    if (!own.closest("bdi, [dir=ltr], [dir=auto]")) found.push(node.data.trim());
+  }
+  return found;
+}"""
+"""Phone numbers that the text around them may turn around: +1555 becomes 1555+."""
+
+HIDDEN_TIMES = """() => [...document.querySelectorAll("time[title]")].filter(one => {
+  const after = getComputedStyle(one, "::after").content;
+  return one.checkVisibility() && !after.includes(one.title);
+}).map(one => one.outerHTML)"""
+
+CUT_OFF = """() => [...document.querySelectorAll("#content *")].filter(one => {
+  const isCut = one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 1;
+  return isCut && getComputedStyle(one).overflowX !== "visible" && one.querySelector("table");
+}).map(one => `${one.className}: ${one.scrollWidth} in ${one.clientWidth}`)"""
+"""Tables that would have to be scrolled."""
+
+WIDER = "document.documentElement.scrollWidth - window.innerWidth"
+
+
+def photograph(page: Page, name: str) -> None:
+    if PICTURES:
+        path = page.url.partition("/bland_sms/")[2].partition("?")[0].strip("/").replace("/", "-")
+        page.screenshot(path=f"{PICTURES}/{name}-{path}.png", full_page=True)
+
+
+@pytest.mark.parametrize("language", ["he", "ar"])
+def test_reading__from_right_to_left(language: str, desk: Desk, settings: Any) -> None:
+    settings.LANGUAGES = [("en", "English"), (language, language)]
+    page = desk(390, locale=language)
+    faults = {}
+    for url in screens(page):
+        page.goto(url)
+        assert page.locator("html").get_attribute("dir") == "rtl"
+        found = page.evaluate(BARE_NUMBERS)
+        wider = page.evaluate(WIDER)
+        if found or wider > 0:
+            faults[url.partition("/bland_sms/")[2]] = (wider, found)
+        photograph(page, language)
+    assert faults == {}
+
+
+def test_reading__on_paper(desk: Desk) -> None:
+    page = desk()
+    urls = screens(page)
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 720, "height": 1000})  # A4 at 96 dots per inch, with margins
+    faults = {}
+    for url in urls:
+        page.goto(url)
+        found = page.evaluate(HIDDEN_TIMES) + page.evaluate(CUT_OFF)
+        wider = page.evaluate(WIDER)
+        if found or wider > 0:
+            faults[url.partition("/bland_sms/")[2]] = (wider, found)
+        photograph(page, "print")
+    assert faults == {}

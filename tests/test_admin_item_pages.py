@@ -1,0 +1,109 @@
+"""All rows of an update, page by page; and what other updates tell before one is started."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from html import unescape
+
+import pytest
+from django.contrib.auth.models import AbstractUser
+from django.test import Client
+from django.utils import timezone
+
+from bland_sms import updates
+from bland_sms.admin import updates as updates_page
+from bland_sms.admin.lately import seconds_each
+from bland_sms.models import BulkUpdate, BulkUpdateItem
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_waiting")]
+ADMIN = "/admin/bland_sms/bulkupdate"
+Copied = Callable[..., list[str]]
+Started = Callable[..., BulkUpdate]
+
+
+@pytest.fixture
+def desk(client: Client, staff: AbstractUser) -> Client:
+    client.force_login(staff)
+    return client
+
+
+def pages(browser: Client, url: str) -> list[list[str]]:
+    """The conversations of each page, from the first to the last."""
+    found, query = [], ""
+    while True:
+        html = browser.get(url + query).content.decode()
+        listed = html[html.index("bland-sms-items") if "bland-sms-items" in html else 0 :]
+        found.append(list(dict.fromkeys(re.findall(r"conversation/(conv_5F\d+)/change", listed))))
+        following = re.search(r'<a href="(\?after=[^"]+)" rel="next"', html)
+        if following is None:
+            return found
+        query = unescape(following[1])
+
+
+def test_items__all_of_them_page_by_page_failures_first(
+    desk: Client, copied: Copied, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updates_page, "ITEMS_SHOWN", 4)
+    bulk_update = started(copied(10))
+    items = list(bulk_update.items.order_by("pk"))
+    BulkUpdateItem.objects.filter(pk__in=[item.pk for item in items[5:8]]).update(state="failed")
+    found = pages(desk, f"{ADMIN}/{bulk_update.pk}/change/")
+    order = [*items[5:8], *items[:5], *items[8:]]
+    expected = [item.conversation_id.replace("_", "_5F") for item in order]
+    assert found == [expected[:4], expected[4:8], expected[8:]]
+
+
+@pytest.mark.parametrize(
+    "after", ["nonsense", "failed-", "changed-99999999999999999999", "\0", "a-1"]
+)
+def test_items__an_odd_place_is_the_beginning(
+    after: str, desk: Client, copied: Copied, started: Started
+) -> None:
+    bulk_update = started(copied(2))
+    response = desk.get(f"{ADMIN}/{bulk_update.pk}/change/", {"after": after})
+    assert response.status_code == 200
+    assert "conv_5F0001" in response.content.decode()
+
+
+def test_confirm__lists_all_rows(desk: Client, copied: Copied, staff: AbstractUser) -> None:
+    draft = updates.prepare(copied(120), False, requested_by=staff)
+    found = pages(desk, f"{ADMIN}/{draft.pk}/confirm/")
+    assert [len(page) for page in found] == [50, 50, 20]
+    assert len({pk for page in found for pk in page}) == 120
+
+
+def test_confirm__names_open_updates_of_the_same_conversations(
+    desk: Client,
+    copied: Copied,
+    started: Started,
+    staff: AbstractUser,
+    django_user_model: type[AbstractUser],
+) -> None:
+    sam = django_user_model.objects.create_user("sam")
+    ids = copied(8)
+    same = started(ids[:3], requested_by=sam)
+    opposite = started(ids[3:4], is_active=True, requested_by=sam)
+    draft = updates.prepare(ids, False, requested_by=staff)
+    html = unescape(desk.get(f"{ADMIN}/{draft.pk}/confirm/").content.decode())
+    words = f"Update {same.pk} by sam does the same for 3 of them, which are left out here."
+    assert words in html
+    assert f"Update {opposite.pk} by sam does the opposite for 1 of them" in html
+    alone = updates.prepare(ids[5:], False, requested_by=staff)
+    html = unescape(desk.get(f"{ADMIN}/{alone.pk}/confirm/").content.decode())
+    assert "does the same" not in html
+
+
+def test_seconds_each__is_that_of_the_last_larger_updates() -> None:
+    assert seconds_each() is None
+    begin = timezone.now() - timedelta(hours=1)
+    for number, seconds in ((100, 50), (100, 60), (200, 1000), (5, 500)):
+        BulkUpdate.objects.create(
+            is_active=False,
+            status="finished",
+            started_at=begin,
+            finished_at=begin + timedelta(seconds=seconds),
+            counts_at_rest={"changed": number - 1, "failed": 1},
+        )
+    assert seconds_each() == pytest.approx(0.6)

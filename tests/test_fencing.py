@@ -1,0 +1,199 @@
+"""One driver, fenced: a process that stands still, a lock that is held for ever, a wrong clock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models import Q
+from django.utils import timezone
+
+from bland_sms import database
+from bland_sms.leases import Fence, LostLeaseError
+from bland_sms.models import BulkUpdate, Conversation
+from bland_sms.sandbox import BlandSandbox
+from bland_sms.updates import cancel, run, waiting_updates
+from tests.conftest import wait_until
+
+Copied = Callable[..., list[str]]
+Started = Callable[..., BulkUpdate]
+Child = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def child(sandbox: BlandSandbox) -> Iterator[Child]:
+    """Start a process that carries out an update."""
+    children: list[subprocess.Popen[str]] = []
+
+    def begin(bulk_update: BulkUpdate, *pause: str) -> subprocess.Popen[str]:
+        name = str(connection.settings_dict["NAME"])
+        arguments = [name, sandbox.base_url, str(bulk_update.pk), *pause]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.child", *arguments],
+            cwd=Path(__file__).parent.parent,
+            text=True,
+            stdout=subprocess.PIPE,
+        )
+        children.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        return process
+
+    yield begin
+    for process in children:
+        process.kill()
+        process.communicate()
+
+
+# --- the lease --------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("ahead", "is_live"), [(-1, False), (10, True), (25, True), (40, False), (3 * 3600, False)]
+)
+def test_lease__ends_far_ahead_is_a_wrong_clock(
+    ahead: int, is_live: bool, sandbox: BlandSandbox, copied: Copied, started: Started
+) -> None:
+    bulk_update = started(copied(1))
+    lease_until = timezone.now() + timedelta(seconds=ahead)
+    BulkUpdate.objects.update(status="running", lease_until=lease_until)
+    bulk_update.refresh_from_db()
+
+    assert bulk_update.has_live_lease is is_live
+    assert waiting_updates().exists() is not is_live
+    assert run(bulk_update) is not is_live
+
+
+@pytest.mark.django_db
+def test_lease__renew_tells_whether_the_condition_held(copied: Copied, started: Started) -> None:
+    bulk_update = started(copied(1))
+    assert bulk_update.take_lease(Q(status="queued"), status="running") is True
+    assert bulk_update.fence.is_open()
+    assert bulk_update.renew_lease(Q(status="running"), retry_tokens=3.0) is True
+    assert bulk_update.renew_lease(Q(status="cancelled"), retry_tokens=1.0) is False
+    assert BulkUpdate.objects.get().retry_tokens == 3.0
+    BulkUpdate.objects.update(lease_token=None)
+    with pytest.raises(LostLeaseError):
+        bulk_update.renew_lease()
+    assert not bulk_update.fence.is_open()
+    assert bulk_update.release_lease() is False
+
+
+@pytest.mark.django_db
+def test_lease__taken_only_once_and_only_when_free(copied: Copied, started: Started) -> None:
+    first = started(copied(1))
+    second = BulkUpdate.objects.get()
+    assert first.take_lease()
+    assert not second.take_lease()
+    assert first.release_lease()
+    assert not second.take_lease(Q(status="draft"))
+    assert second.take_lease()
+
+
+@pytest.mark.parametrize("clock", ["monotonic", "wall"])
+def test_fence__each_clock_closes_it(clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fence = Fence()
+    assert not fence.is_open()
+    fence.extend(Fence.now(), timedelta(seconds=15))
+    assert fence.is_open()
+    if clock == "monotonic":
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 11)
+    else:
+        later = timezone.now() + timedelta(seconds=11)
+        monkeypatch.setattr(timezone, "now", lambda: later)
+    assert not fence.is_open()
+
+
+# --- a process that stands still --------------------------------------------------------------
+
+
+def whole_requests(sandbox: BlandSandbox) -> int:
+    """Headers alone may have been written before it stood still; Bland cannot act on them."""
+    return sum(one["method"] == "GET" or one["is_active"] is not None for one in sandbox.log)
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_run__stopped_by_the_scheduler_sends_no_dead_wish(
+    sandbox: BlandSandbox, copied: Copied, started: Started, child: Child
+) -> None:
+    sandbox.latency_seconds = 0.05
+    ids = copied(150)
+    bulk_update = started(ids)
+    process = child(bulk_update, "stopped")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    try:
+        wait_until(lambda: not BulkUpdate.objects.get(pk=bulk_update.pk).has_live_lease)
+        assert run(bulk_update) is True
+        opposite = started(ids, is_active=True)
+        assert run(opposite) is True
+        sent = whole_requests(sandbox)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    process.wait(60)
+
+    assert whole_requests(sandbox) == sent
+    assert all(row["is_active"] for row in sandbox.account.rows.values())
+    assert Conversation.objects.filter(is_active=True).count() == 150
+    assert bulk_update.counts()["changed"] == opposite.counts()["changed"] == 150
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite locks its file, not a row")
+def test_run__holder_frozen_inside_its_write_transaction(
+    sandbox: BlandSandbox, copied: Copied, started: Started, child: Child
+) -> None:
+    ids = copied(30)
+    bulk_update = started(ids)
+    process = child(bulk_update, "locked")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    began = time.monotonic()
+    try:
+        assert run(bulk_update) is False  # and does not wait for the row
+        assert time.monotonic() - began < 10
+        wait_until(lambda: run(bulk_update))
+        assert time.monotonic() - began < 60
+        other = started(copied(1), is_active=True)
+        assert cancel(other) is True
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    process.wait(60)
+    assert bulk_update.counts()["changed"] == 30
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite knows no such limits")
+def test_write_transaction__limits_are_ours_alone() -> None:
+    limits = {
+        "postgresql": "SELECT current_setting('lock_timeout'), "
+        "current_setting('idle_in_transaction_session_timeout')",
+        "mysql": "SELECT @@SESSION.innodb_lock_wait_timeout, @@SESSION.wait_timeout",
+    }[connection.vendor]
+
+    def read() -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute(limits)
+            return cursor.fetchone()
+
+    before = read()
+    with database.write_transaction(BulkUpdate):
+        inside = read()
+    assert inside in (("5s", "20s"), (database.LOCK_SECONDS, database.IDLE_SECONDS))
+    assert read() == before
+    with pytest.raises(ZeroDivisionError), database.write_transaction(BulkUpdate):
+        raise ZeroDivisionError
+    assert read() == before

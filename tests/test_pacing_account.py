@@ -1,0 +1,172 @@
+"""Where processes meet: the row, its statements, and what happens without it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+
+from bland_sms.models import AccountPace
+from bland_sms.pacing import Allowance, Pacer, may_share
+from bland_sms.pacing.account import Account
+from bland_sms.pacing.shares import LEAST_SHARE, LIVE_SECONDS, Share, State, fair, take
+
+pytestmark = pytest.mark.django_db
+
+
+def busy(rate_limit: float | None = 100.0) -> Pacer:
+    """A pacer of which more is wanted than it has."""
+    pacer = Pacer(rate_limit)
+    pacer.wait(Allowance())
+    pacer._late_calls = pacer._calls
+    return pacer
+
+
+def look(pacer: Pacer) -> None:
+    pacer._late_calls = pacer._calls = 1
+    pacer._account.look()
+
+
+def test_account__alone_it_has_all_and_one_statement_a_look_does() -> None:
+    pacer = busy()
+    look(pacer)
+
+    with CaptureQueriesContext(connection) as queries:
+        look(pacer)
+        look(pacer)
+
+    assert pacer.rate == 100
+    assert len(queries) == 2
+    assert all(query["sql"].startswith("UPDATE") for query in queries)
+
+
+def test_account__two_share_by_demand_and_one_that_leaves_frees_its_share() -> None:
+    first, second = busy(), busy()
+    look(first)
+    look(second)
+    assert (first.rate, second.rate) == (100, 100 * LEAST_SHARE)
+
+    look(first)
+    look(second)
+    assert (first.rate, second.rate) == (50, 50)
+
+    first._account.leave()
+    look(second)
+    assert second.rate == 100
+
+
+def test_account__a_refusal_of_one_slows_the_other() -> None:
+    first, second = busy(None), busy(None)
+    for pacer in (first, second, first, second):
+        look(pacer)
+    before = second._rate.value
+
+    first.refused(float("inf"))
+    look(first)
+    look(second)
+
+    assert second._rate.value < before
+    assert second._rate.value == first._rate.value
+
+
+def test_account__a_new_process_starts_from_what_was_known() -> None:
+    first = busy(None)
+    first._rate.known = replace(first._rate.known, rate=150.0, limit=155.0)
+    first._refusals = 1
+    look(first)
+    first._account.leave()
+
+    second = busy(None)
+    look(second)
+
+    assert second.rate == 150
+
+
+def test_account__two_that_write_at_once_both_have_their_share(monkeypatch: Any) -> None:
+    first, second = busy(), busy()
+    look(first)
+    read = Account._read
+
+    def overtaken(account: Account) -> Any:
+        stored = read(account)
+        monkeypatch.setattr(Account, "_read", read)
+        look(first)
+        return stored
+
+    monkeypatch.setattr(Account, "_read", overtaken)
+    look(second)
+    look(first)
+    look(second)
+
+    assert first.rate + second.rate == 100
+    assert len(State.from_json(AccountPace.objects.get().state).shares) == 2
+
+
+@pytest.mark.parametrize("junk", [{}, [], {"known": {"rate": 1, "new": 2}}, {"shares": 3}, "x"])
+def test_account__a_row_of_another_version_is_begun_anew(junk: Any) -> None:
+    AccountPace.objects.create(state=junk, version=7)
+    pacer = busy()
+
+    look(pacer)
+
+    assert pacer.rate == 100
+
+
+def test_may_share__not_in_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert may_share() is False
+    monkeypatch.delattr(mail, "outbox")
+    assert may_share() is False  # this test case's own transaction
+
+
+def test_pacer__two_calls_take_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[Account] = []
+    monkeypatch.setattr(Account, "join", lambda account: joined.append(account) or True)
+    pacer = Pacer(1000, may_share=True)
+
+    pacer.wait(Allowance())
+    pacer.wait(Allowance())
+    assert not joined
+    pacer.wait(Allowance())
+    assert joined
+
+
+def test_pacer__without_the_database_it_has_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = threading.Event()
+
+    def away(_account: Account) -> None:
+        failed.set()
+        raise OperationalError
+
+    monkeypatch.setattr(Account, "_read", away)
+    monkeypatch.setattr(Account, "_disconnect", lambda _account: None)
+    monkeypatch.setattr("bland_sms.pacing.pacer.JOIN_SECONDS", 0.0)
+    pacer = Pacer(1000, may_share=True)
+
+    for _ in range(5):
+        assert pacer.wait(Allowance())
+
+    assert failed.wait(60)
+    assert pacer.rate == 1000
+
+
+# --- the division -----------------------------------------------------------------------------
+
+
+def test_fair__who_wants_little_gets_it_and_the_others_the_same() -> None:
+    assert fair({"a": 1.0, "b": 1.0, "c": 0.2}) == pytest.approx({"a": 0.4, "b": 0.4, "c": 0.2})
+    assert sum(fair({"a": 0.1, "b": 0.2}).values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seconds", [LIVE_SECONDS + 0.1, -LIVE_SECONDS - 0.1])
+def test_take__a_process_that_died_or_has_a_wrong_clock_holds_nothing(seconds: float) -> None:
+    shares = {"dead": Share(1.0, 1.0, 100, 1000.0)}
+
+    after = take(shares, "me", Share(0.0, 1.0, 0, 1000.0 + seconds))
+
+    assert after["me"].taken == 1
+    assert set(after) == {"me"}

@@ -1,0 +1,487 @@
+"""Standing orders: applied to what is new, never to what is older, never without limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AbstractUser
+from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from bland_sms import standing
+from bland_sms.client import by_blands_clock
+from bland_sms.client.clock import note_date
+from bland_sms.erasure import forget, traces
+from bland_sms.models import (
+    BulkUpdate,
+    BulkUpdateItem,
+    Conversation,
+    OrderApplication,
+    StandingOrder,
+)
+from bland_sms.sandbox import FakeBland
+from bland_sms.signals import standing_order_applied, standing_order_suspended
+from bland_sms.sync import refresh
+from bland_sms.updates import run
+
+CUSTOMER, OURS, OTHER = "+15550107001", "+15550190001", "+15550190002"
+
+pytestmark = pytest.mark.django_db
+
+
+def order_for(customer: str = CUSTOMER, **values: Any) -> StandingOrder:
+    return standing.make(customer, values.pop("reason", "asked by phone"), **values)
+
+
+def patched(bland: FakeBland) -> list[str]:
+    return [seen["conversation_id"] for seen in bland.requests("PATCH")]
+
+
+def copy(*ids: str) -> None:
+    """What a webhook leads to, and the timer behind it."""
+    for one in ids:
+        refresh(one)
+    standing.carry_out_waiting()
+
+
+def test_standing__new_conversation_is_deactivated(fake_bland: FakeBland) -> None:
+    order = order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hello?")
+
+    copy(new)
+
+    assert not fake_bland.is_active(new)
+    assert patched(fake_bland) == [new]
+    update = BulkUpdate.objects.get()
+    assert (update.source, update.status) == ("standing", "finished")
+    assert order.applications.get().bulk_update == update
+    order.refresh_from_db()
+    assert order.applied_count == 1
+
+
+def test_standing__sync_applies_all_of_a_page_as_one_update(fake_bland: FakeBland) -> None:
+    numbers = [f"+1555010{index:04d}" for index in range(30)]
+    for number in numbers:
+        order_for(number)
+    texts = [fake_bland.customer_texts(number, "hi") for number in numbers]
+
+    call_command("bland_sms_sync", verbosity=0)
+
+    assert sorted(patched(fake_bland)) == sorted(texts)
+    assert BulkUpdate.objects.get().counts()["changed"] == 30
+
+
+def test_standing__older_is_left_alone(fake_bland: FakeBland) -> None:
+    old = fake_bland.add(user_number=CUSTOMER)
+    order_for()
+
+    call_command("bland_sms_sync", verbosity=0)
+    copy(old)
+
+    assert patched(fake_bland) == []
+
+    assert fake_bland.customer_texts(CUSTOMER, "again") == old
+    copy(old)
+
+    assert patched(fake_bland) == [old]
+
+
+@pytest.mark.parametrize("spare", [True, False])
+def test_standing__taken_over(fake_bland: FakeBland, spare: bool) -> None:
+    order_for(spare_handed_off=spare)
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    fake_bland.account.rows[new]["human_handoff_at"] = fake_bland.account.rows[new]["updated_at"]
+
+    copy(new)
+
+    assert patched(fake_bland) == ([] if spare else [new])
+
+
+def test_standing__our_number(fake_bland: FakeBland) -> None:
+    order_for(agent_number="+1 (555) 019-0001")
+
+    there = fake_bland.customer_texts(CUSTOMER, "hi", agent_number=OTHER)
+    here = fake_bland.customer_texts(CUSTOMER, "hi", agent_number=OURS)
+    copy(there, here)
+
+    assert patched(fake_bland) == [here]
+
+
+def test_standing__another_customer(fake_bland: FakeBland) -> None:
+    order_for()
+    other = fake_bland.customer_texts("+15550107002", "hi")
+
+    copy(other)
+
+    assert patched(fake_bland) == []
+
+
+@pytest.mark.parametrize("end", ["lifted", "expired"])
+def test_standing__over(fake_bland: FakeBland, end: str) -> None:
+    order = order_for()
+    if end == "lifted":
+        assert standing.lift(order)
+        assert not standing.lift(order)
+    else:
+        StandingOrder.objects.update(until=timezone.now())
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+
+    copy(new)
+
+    assert patched(fake_bland) == []
+    assert order_for().state == "in_force"  # its place is free
+
+
+def test_standing__lifted_while_queued(fake_bland: FakeBland) -> None:
+    order = order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    refresh(new)
+    assert BulkUpdateItem.objects.get().state == "waiting"
+
+    standing.lift(order)
+    standing.carry_out_waiting()
+
+    item = BulkUpdateItem.objects.get()
+    assert (item.state, item.error_code) == ("cancelled", "lifted")
+    assert BulkUpdate.objects.get().status == "finished"
+    assert patched(fake_bland) == []
+
+
+@pytest.mark.parametrize("end", ["lifted", "expired"])
+def test_standing__over_when_an_item_is_claimed(fake_bland: FakeBland, end: str) -> None:
+    """Such as an item that was in flight during an outage, and waits again."""
+    order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    refresh(new)
+    now = timezone.now()
+    StandingOrder.objects.update(**{"lifted": {"lifted_at": now}, "expired": {"until": now}}[end])
+
+    standing.carry_out_waiting()
+
+    item = BulkUpdateItem.objects.get()
+    assert (item.state, item.error_code) == ("cancelled", "lifted")
+    assert patched(fake_bland) == []
+
+
+def test_standing__campaign_that_reopens(fake_bland: FakeBland) -> None:
+    told: list[Any] = []
+    standing_order_suspended.connect(lambda **given: told.append(given), weak=False)
+    order = order_for()
+    for _ in range(5):
+        copy(fake_bland.customer_texts(CUSTOMER, "a campaign of our own"))
+
+    order.refresh_from_db()
+    assert len(patched(fake_bland)) == 3
+    assert (order.state, order.suspended_code) == ("suspended", "order_too_often")
+    assert "campaign" in order.suspension.as_sentence
+    assert [one["code"] for one in told] == ["order_too_often"]
+
+
+def test_standing__a_day_has_a_limit_too(fake_bland: FakeBland) -> None:
+    order = order_for()
+    for _ in range(12):
+        copy(fake_bland.customer_texts(CUSTOMER, "hi"))
+        earlier = timezone.now() - timedelta(hours=2)
+        OrderApplication.objects.update(applied_at=earlier)
+
+    order.refresh_from_db()
+    assert len(patched(fake_bland)) == 10
+    assert order.suspension.params == {"number": 10, "hours": 24}
+
+
+def test_standing__renewed(fake_bland: FakeBland, staff: AbstractUser) -> None:
+    order = order_for()
+    for _ in range(4):
+        copy(fake_bland.customer_texts(CUSTOMER, "hi"))
+    assert len(patched(fake_bland)) == 3
+
+    standing.renew(order, staff)
+    standing.carry_out_waiting()
+
+    order.refresh_from_db()
+    assert (order.state, order.requested_by) == ("in_force", staff)
+    assert len(patched(fake_bland)) == 4, "what came in while it was suspended"
+    with pytest.raises(standing.OrderError):
+        standing.renew(order, staff)
+
+
+def test_standing__limit_for_all(fake_bland: FakeBland, settings: Any) -> None:
+    settings.BLAND_SMS = {**settings.BLAND_SMS, "STANDING_ORDERS_PER_HOUR": 5}
+    numbers = [f"+1555010{index:04d}" for index in range(9)]
+    orders = [order_for(number) for number in numbers]
+    for number in numbers:
+        fake_bland.customer_texts(number, "hi")
+
+    call_command("bland_sms_sync", verbosity=0)
+
+    assert len(patched(fake_bland)) == 5
+    states = set(StandingOrder.objects.values_list("suspended_code", flat=True))
+    assert states == {"orders_too_often"}
+    for order in orders:
+        order.refresh_from_db()
+        standing.renew(order)
+    standing.carry_out_waiting()
+    assert len(set(patched(fake_bland))) == 9
+
+
+@pytest.mark.parametrize("change", ["inactive", "gone", "not permitted"])
+@pytest.mark.parametrize("when", ["applied", "carried out"])
+def test_standing__author(
+    fake_bland: FakeBland, staff: AbstractUser, django_user_model: Any, change: str, when: str
+) -> None:
+    author = django_user_model.objects.create_superuser("kim", "kim@example.com", "x")
+    order = order_for(requested_by=author, source="admin")
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    if when == "carried out":
+        refresh(new)
+    if change == "gone":
+        author.delete()
+    else:
+        author.is_active = change != "inactive"
+        author.is_superuser = change == "inactive"
+        author.save()
+
+    copy(new)
+
+    order.refresh_from_db()
+    assert order.suspended_code == "not_permitted"
+    assert "kim" in order.suspension.as_sentence
+    assert patched(fake_bland) == []
+    standing.renew(order, staff)
+    standing.carry_out_waiting()
+    assert patched(fake_bland) == [new]
+
+
+def test_standing__two_orders_of_two_people(fake_bland: FakeBland, django_user_model: Any) -> None:
+    kim = django_user_model.objects.create_superuser("kim", "kim@example.com", "x")
+    lee = django_user_model.objects.create_superuser("lee", "lee@example.com", "x")
+    first = order_for(requested_by=kim, agent_number=OURS)
+    second = order_for(requested_by=lee)
+    copy(fake_bland.customer_texts(CUSTOMER, "hi", agent_number=OURS))
+    kim.is_active = False
+    kim.save()
+    copy(fake_bland.customer_texts(CUSTOMER, "hi", agent_number=OURS))
+
+    assert len(patched(fake_bland)) == 2
+    assert (first.applications.count(), second.applications.count()) == (1, 1)
+
+
+def test_standing__one_in_force_for_a_customer_and_number() -> None:
+    first = order_for()
+    with pytest.raises(standing.OrderError) as caught:
+        order_for("001 555 010 7001")
+    assert caught.value.failure.params == {"number": first.pk}
+
+    order_for(agent_number=OURS)
+    StandingOrder.objects.filter(pk=first.pk).update(suspended_code="order_too_often")
+    assert order_for().pk != first.pk
+    first.refresh_from_db()
+    assert first.state == "lifted"
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"customer": ""}, "no_customer"),
+        ({"customer": "7001"}, "no_customer"),
+        ({"reason": " "}, "no_reason"),
+        ({"until": timezone.now() - timedelta(seconds=1)}, "until_past"),
+    ],
+)
+def test_make__refused(values: dict[str, Any], code: str) -> None:
+    with pytest.raises(standing.OrderError) as caught:
+        order_for(**values)
+
+    assert caught.value.code == code
+    assert str(caught.value)
+    assert not StandingOrder.objects.exists()
+
+
+def test_standing__again_after_it_was_lifted(fake_bland: FakeBland, staff: AbstractUser) -> None:
+    order = order_for()
+    standing.lift(order, staff)
+
+    new = standing.again(order, staff)
+    copy(fake_bland.customer_texts(CUSTOMER, "hi"))
+
+    assert len(patched(fake_bland)) == 1
+    assert (order.applications.count(), new.applications.count()) == (0, 1)
+
+
+def test_standing__clock_of_bland_is_behind() -> None:
+    """By ten minutes: what begins after the order is told to be older than it."""
+    order, sent_at = order_for(), timezone.now()
+    note_date(sent_at, sent_at - timedelta(minutes=10))
+    ten_minutes_ago = order.starts_at - timedelta(minutes=10)
+    new, old = (
+        Conversation(updated_at=ten_minutes_ago + timedelta(seconds=seconds)) for seconds in (5, -5)
+    )
+
+    assert standing.wants(order, new)
+    assert not standing.wants(order, old)
+
+    note_date(sent_at, sent_at.replace(microsecond=0))
+    assert not standing.wants(order, new)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(-600, -599), (-0.9, 0), (0, 0), (0.5, 0.5)])
+def test_by_blands_clock(seconds: float, told: float) -> None:
+    """A ``Date`` has whole seconds: it is no difference as long as it can be true."""
+    sent_at = timezone.now()
+    note_date(sent_at, sent_at + timedelta(seconds=seconds))
+
+    difference = (by_blands_clock(sent_at) - sent_at).total_seconds()
+    note_date(sent_at, sent_at)
+    assert difference == pytest.approx(told, abs=0.1)
+
+
+def test_standing__order_of_a_machine_whose_clock_is_ahead(fake_bland: FakeBland) -> None:
+    order = order_for()
+    StandingOrder.objects.update(starts_at=timezone.now() + timedelta(hours=1))
+
+    copy(fake_bland.customer_texts(CUSTOMER, "hi"))
+
+    assert order.applications.count() == 1
+
+
+def test_catch_up__process_died_before_it_looked(
+    fake_bland: FakeBland, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    with monkeypatch.context() as patch:
+        patch.setattr("bland_sms.mirror.apply.watchers", [])
+        refresh(new)
+    assert not BulkUpdate.objects.exists()
+
+    call_command("bland_sms_work", "--once")
+
+    assert patched(fake_bland) == [new]
+    call_command("bland_sms_work", "--once")
+    assert patched(fake_bland) == [new]
+
+
+def test_look__failure_of_ours_does_not_harm_the_copy(
+    fake_bland: FakeBland, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    with monkeypatch.context() as patch:
+        patch.setattr("bland_sms.standing.applying._apply", _fail)
+        refresh(new)
+
+    assert Conversation.objects.get().is_active
+    call_command("bland_sms_work", "--once")
+    assert patched(fake_bland) == [new]
+
+
+def _fail(matches: Any) -> None:
+    raise RuntimeError("a fault of ours")
+
+
+def test_look__one_query_for_a_page(fake_bland: FakeBland) -> None:
+    order_for("+15550109999")
+    rows = [Conversation(pk=f"c{n}", user_number=f"+1555010{n:04d}") for n in range(100)]
+    for row in rows:
+        row.derive()
+
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        standing.look(rows)
+
+    assert len(queries) == 1
+    with CaptureQueriesContext(connection) as queries:
+        standing.look([])
+    assert len(queries) == 0
+
+
+def test_standing__failed_update_is_not_asked_again_by_the_net(fake_bland: FakeBland) -> None:
+    order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    fake_bland.faults.add(f"PATCH {new}", "400")
+    copy(new)
+    assert BulkUpdateItem.objects.get().state == "failed"
+
+    for _ in range(3):
+        standing.catch_up()
+        copy(new)
+
+    assert BulkUpdateItem.objects.count() == 1
+
+
+def test_standing__signals(fake_bland: FakeBland) -> None:
+    told: list[Any] = []
+    standing_order_applied.connect(lambda **given: told.append(given), weak=False)
+    order = order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+
+    copy(new)
+
+    assert [(one["order"], one["conversation_ids"]) for one in told] == [(order, (new,))]
+
+
+def test_standing__an_updates_answer_shows_it(
+    fake_bland: FakeBland, started: Callable[..., BulkUpdate]
+) -> None:
+    """Staff reactivate what an order keeps inactive: the order wins until it is lifted."""
+    order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    copy(new)
+    run(started([new], is_active=True))
+    standing.carry_out_waiting()
+
+    assert not fake_bland.is_active(new)
+
+
+@pytest.mark.parametrize("is_driven", [False, True])
+def test_standing__waits_in_an_update_of_staff(
+    fake_bland: FakeBland, started: Callable[..., BulkUpdate], is_driven: bool
+) -> None:
+    """One whose page was closed does not hold the order up; one that a worker has does it."""
+    ids = [fake_bland.customer_texts(number, "hi") for number in (CUSTOMER, "+15550107002")]
+    copy(*ids)
+    theirs = started(ids)
+    if is_driven:
+        BulkUpdate.objects.update(dispatched_at=timezone.now())
+    order_for()
+    fake_bland.customer_texts(CUSTOMER, "again")
+
+    copy(ids[0])
+
+    item = theirs.items.get(conversation=ids[0])
+    if is_driven:
+        assert (item.state, patched(fake_bland)) == ("waiting", [])
+        return
+    assert patched(fake_bland) == [ids[0]]
+    assert (item.state, item.error_code) == ("cancelled", "already_queued")
+    run(theirs)
+    assert patched(fake_bland) == ids
+
+
+# --- a person who was forgotten -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_forget__ends_orders_or_keeps_a_fingerprint(fake_bland: FakeBland, keep: bool) -> None:
+    order = order_for(reason="called from 555 010 7001")
+    copy(fake_bland.customer_texts(CUSTOMER, "hi"))
+
+    forgotten = forget(CUSTOMER, keep_orders=keep)
+
+    assert forgotten.orders
+    order.refresh_from_db()
+    assert list(traces(CUSTOMER)) == []
+    assert order.state == ("in_force" if keep else "lifted")
+    assert order.customer == ""
+    copy(fake_bland.customer_texts(CUSTOMER, "again"))
+    assert len(patched(fake_bland)) == (2 if keep else 1)
+    if keep:
+        with pytest.raises(standing.OrderError):
+            order_for()
+        assert standing.orders_of(CUSTOMER) == [order]

@@ -1,0 +1,197 @@
+"""Changes of state of updates and their items, one statement at a time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
+from bland_sms.signals import bulk_update_finished
+from bland_sms.updates import has_hidden, transitions
+from bland_sms.updates.claiming import unclaim
+from bland_sms.updates.transitions import (
+    cancel_items,
+    come_to_rest,
+    finish_if_done,
+    put_back,
+    release_dead_claims,
+)
+
+pytestmark = pytest.mark.django_db
+SOON = timedelta(minutes=1)
+
+
+def made(status: str = "running", *items: dict[str, Any], **values: Any) -> BulkUpdate:
+    """An update with items in these states."""
+    bulk_update = BulkUpdate.objects.create(is_active=False, status=status, **values)
+    for item in items:
+        pk = f"conv_{BulkUpdateItem.objects.count()}"
+        Conversation.objects.create(pk=pk, is_active=True)
+        claimed = pk if item["state"] == "running" else None
+        BulkUpdateItem.objects.create(
+            bulk_update=bulk_update, conversation_id=pk, claimed_conversation=claimed, **item
+        )
+    return bulk_update
+
+
+def columns(bulk_update: BulkUpdate, *names: str) -> list[Any]:
+    return list(bulk_update.items.order_by("pk").values_list(*names))
+
+
+@pytest.fixture
+def heard() -> Any:
+    """What the signal ``bulk_update_finished`` told."""
+    told: list[tuple[int, dict[str, int]]] = []
+
+    def hear(bulk_update: BulkUpdate, counts: dict[str, int], **kwargs: Any) -> None:
+        told.append((bulk_update.pk, {state: n for state, n in counts.items() if n}))
+
+    bulk_update_finished.connect(hear)
+    yield told
+    bulk_update_finished.disconnect(hear)
+
+
+def test_cancel_items__only_what_waits() -> None:
+    bulk_update = made("running", {"state": "waiting"}, {"state": "running"}, {"state": "waiting"})
+    first, second, third = bulk_update.items.order_by("pk").values_list("pk", flat=True)
+
+    assert cancel_items([first, second], "cancelled", by="dana") == 1
+    assert cancel_items([third], "superseded") == 1
+
+    assert columns(bulk_update, "state", "error_code", "error_params") == [
+        ("cancelled", "cancelled", {"by": "dana"}),
+        ("running", "", None),
+        ("cancelled", "superseded", None),
+    ]
+    assert [finished is not None for (finished,) in columns(bulk_update, "finished_at")] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_cancel_items__counts_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transitions, "batches", lambda values: [[value] for value in values])
+    bulk_update = made("running", {"state": "waiting"}, {"state": "waiting"})
+
+    assert cancel_items(list(bulk_update.items.values_list("pk", flat=True)), "cancelled") == 2
+
+
+def test_finish_if_done__once(heard: Any) -> None:
+    bulk_update = made(
+        *("running", {"state": "changed"}, {"state": "failed"}),
+        **{"outage_since": timezone.now(), "outage_pauses": 3, "stop_code": "outage"},
+        **{
+            "lease_until": timezone.now() + SOON,
+            "lease_token": "6f0e7f5e-1d3c-4b3c-9d52-7f1f5d3f7c11",
+        },
+    )
+
+    assert finish_if_done(bulk_update.pk) is True
+    assert finish_if_done(bulk_update.pk) is False
+
+    bulk_update.refresh_from_db()
+    assert bulk_update.status == "finished"
+    assert bulk_update.finished_at is not None
+    assert (bulk_update.lease_token, bulk_update.lease_until) == (None, None)
+    assert (bulk_update.outage_since, bulk_update.outage_pauses) == (None, 0)
+    assert bulk_update.stop_code == ""
+    assert bulk_update.counts_at_rest == bulk_update.counts()
+    assert heard == [(bulk_update.pk, {"changed": 1, "failed": 1})]
+
+
+@pytest.mark.parametrize("state", ["waiting", "running"])
+def test_finish_if_done__something_is_open(state: str, heard: Any) -> None:
+    bulk_update = made("running", {"state": "changed"}, {"state": state})
+    made("running", {"state": "changed"})
+
+    assert finish_if_done(bulk_update.pk) is False
+
+    assert set(BulkUpdate.objects.values_list("status", flat=True)) == {"running"}
+    assert heard == []
+
+
+@pytest.mark.parametrize(("status", "is_over"), [("cancelled", True), ("stopped", False)])
+def test_come_to_rest__a_stopped_one_is_not_over(status: str, is_over: bool, heard: Any) -> None:
+    bulk_update = made(status, {"state": "unknown"})
+
+    come_to_rest(bulk_update.pk)
+
+    bulk_update.refresh_from_db()
+    assert bulk_update.counts_at_rest == bulk_update.counts()
+    assert bool(heard) is is_over
+
+
+def test_put_back__waits_again_or_is_unknown_when_cancelled(heard: Any) -> None:
+    going = made("running", {"state": "running"}, {"state": "changed"})
+    cancelled = made("cancelled", {"state": "running"}, {"state": "cancelled"})
+
+    put_back(BulkUpdateItem.objects.all())
+
+    names = ("state", "claimed_conversation", "error_code")
+    assert columns(going, *names) == [("waiting", None, "interrupted"), ("changed", None, "")]
+    assert columns(cancelled, *names) == [("unknown", None, "no_answer"), ("cancelled", None, "")]
+    assert going.items.exclude(finished_at=None).count() == 0
+    assert cancelled.items.exclude(finished_at=None).count() == 1
+    cancelled.refresh_from_db()
+    assert cancelled.counts_at_rest == cancelled.counts()
+    assert heard == [(cancelled.pk, {"unknown": 1, "cancelled": 1})]
+
+
+def test_release_dead_claims__not_those_of_a_live_lease(heard: Any) -> None:
+    made("cancelled", {"state": "cancelled"})  # nothing of it was in flight
+    dead = made("running", {"state": "running"}, lease_until=timezone.now() - SOON)
+    live = made("running", {"state": "running"}, lease_until=timezone.now() + SOON / 6)
+
+    release_dead_claims()
+
+    assert columns(dead, "state") == [("waiting",)]
+    assert columns(live, "state") == [("running",)]
+    assert heard == []
+
+
+def test_unclaim__only_what_was_begun_is_in_doubt() -> None:
+    bulk_update = made(
+        "running",
+        {"state": "running", "previous_is_active": True},
+        {"state": "running", "previous_is_active": True},
+        {"state": "running", "previous_is_active": True, "attempts": 1},
+        {"state": "running", "previous_is_active": True, "error_code": "no_answer"},
+        {"state": "changed", "previous_is_active": True},
+    )
+    other = made("running", {"state": "running"})
+    begun = bulk_update.items.order_by("pk").first()
+    assert begun is not None
+
+    unclaim(bulk_update, [begun.pk])
+
+    names = ("state", "claimed_conversation", "error_code", "previous_is_active")
+    assert columns(bulk_update, *names) == [
+        ("waiting", None, "interrupted", True),
+        ("waiting", None, "", None),  # never asked: its next claim is the first one
+        ("waiting", None, "", True),
+        ("waiting", None, "no_answer", True),
+        ("changed", None, "", True),
+    ]
+    assert columns(other, "state") == [("running",)]
+
+
+@pytest.mark.parametrize(
+    ("seen", "states", "expected"),
+    [
+        (None, ("waiting",), False),
+        (["conv_0", "conv_1"], ("waiting",), False),
+        (["conv_0"], ("waiting",), True),
+        (["conv_0"], ("failed",), False),
+        (["conv_0"], ("failed", "waiting"), True),
+        ([], ("waiting",), True),
+    ],
+)
+def test_has_hidden(seen: list[str] | None, states: tuple[str, ...], expected: bool) -> None:
+    bulk_update = made("running", {"state": "waiting"}, {"state": "waiting"})
+    visible = None if seen is None else Conversation.objects.filter(pk__in=seen)
+
+    assert has_hidden(bulk_update, states, visible) is expected
