@@ -29,10 +29,10 @@ CELLS = [
 ]
 """Each supported Django on each Python that it supports."""
 SAME_ON_EVERY_DATABASE = (
-    *("checks", "client", "conf", "contract", "docs", "docs_examples", "files"),
-    *("hostile", "hostile_doors", "pacing", "payloads", "plugin", "project", "reasons"),
-    *("retrying", "sandbox", "shape", "translations", "two_databases", "vault", "walk", "words"),
-    *("webhook_background", "webhook_processes", "work"),
+    *("checks", "client", "conf", "contract", "docs", "docs_examples", "engines", "files"),
+    *("hostile", "hostile_doors", "pacing", "payloads", "permissions", "plugin", "project"),
+    *("reasons", "retrying", "sandbox", "shape", "translations", "two_databases", "vault"),
+    *("walk", "webhook_background", "webhook_processes", "words", "work"),
 )
 """Test files that no database can change: they run in the other sessions."""
 WITH_BOUNDS = ("api-schema", "postgresql", "mysql", "tasks", "testing", "xlsx")

@@ -174,7 +174,7 @@ def test_retry__only_failed_and_unknown_and_attempts_are_kept(
 ) -> None:
     ids = copied(3)
     sandbox.faults.add(ids[0], "400")
-    sandbox.faults.add(f"PATCH {ids[1]}", *["hang_after:3"] * 3)
+    sandbox.faults.add(f"PATCH {ids[1]}", *["close_after"] * 3)
     sandbox.faults.add(f"GET {ids[1]}", "500")
     bulk_update = started(ids)
     run(bulk_update)

@@ -12,7 +12,7 @@ from bland_sms.models import BulkUpdate, Conversation
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.updates import run
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_waiting")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_waiting", "impatient")]
 
 Row = tuple[str, list[Any], str, bool, int, int]
 

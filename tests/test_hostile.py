@@ -17,7 +17,7 @@ from bland_sms.sandbox import BlandSandbox
 from . import hostile
 from .conftest import KEY
 
-pytestmark = pytest.mark.usefixtures("no_waiting")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_waiting")]
 Answer = UpdatePayload | ConversationPayload | ConversationPage
 COLUMNS_OF_NUMBERS = ("text", "last_message", "summary", "variables", "extra", "user_number")
 

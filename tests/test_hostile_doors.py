@@ -39,7 +39,11 @@ from .conftest import KEY
 from .test_commands import manage
 from .test_hostile import has_person
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_waiting")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.django_db,
+    pytest.mark.usefixtures("no_waiting"),
+]
 
 SECRET = "whsec_a_secret_of_ours"
 ADMIN, API = "/admin/bland_sms", "/bland-sms/api/v1"

@@ -18,6 +18,7 @@ from bland_sms.updates import prepare, run, start
 from tests.addresses import Address, addresses
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.django_db,
     pytest.mark.usefixtures("no_waiting"),
     pytest.mark.urls("tests.addresses"),

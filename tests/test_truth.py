@@ -147,7 +147,7 @@ def test_unknown__stays_so_when_the_look_says_nothing_of_it(
 ) -> None:
     ids = copied(2)
     bulk_update = started(ids)
-    sandbox.faults.add(f"PATCH {ids[0]}", *["hang_after:3"] * 3)
+    sandbox.faults.add(f"PATCH {ids[0]}", *["close_after"] * 3)
     sandbox.faults.add(f"GET {ids[0]}", "500", *[fault] * 3)
     run(bulk_update)
     assert states(bulk_update) == {"changed": 1, "unknown": 1}
@@ -177,6 +177,7 @@ def test_interim_answer__is_no_refusal(
 
 
 @pytest.mark.parametrize("refusal", ["400", "404"])
+@pytest.mark.usefixtures("impatient")
 def test_refused_after_a_hang__is_looked_at(
     refusal: str, sandbox: BlandSandbox, copied: Copied, started: Started
 ) -> None:

@@ -6,10 +6,14 @@ import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..conf import Secret, get_settings
 from ..exceptions import BlandConfigurationError
+
+if TYPE_CHECKING:
+    import ssl
 
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _KEY = re.compile(r"([Bb]earer )?[\x21-\x7e]+", re.ASCII)  # "Bearer <key>" is sent as given
@@ -22,20 +26,25 @@ def check_client() -> None:
     check_api_key(settings.api_key)
     check_proxies(normalise_base_url(settings.base_url), settings.proxies)
     if settings.ca_bundle:
-        _check_bundle(settings.ca_bundle)
+        tls_context(settings.ca_bundle)
+
+
+def tls_context(bundle: str) -> ssl.SSLContext:
+    """Trusts what this file or folder holds; read again only when that has changed, since it takes
+    longer than a request. Raises BlandConfigurationError."""
+    try:
+        return _read_bundle(bundle, os.stat(bundle).st_mtime_ns)
+    except OSError:
+        raise BlandConfigurationError("bad_ca_bundle") from None
 
 
 @lru_cache(maxsize=8)
-def _check_bundle(bundle: str) -> None:
+def _read_bundle(bundle: str, changed_at: int) -> ssl.SSLContext:
     import ssl
 
-    try:
-        if os.path.isdir(bundle):
-            ssl.create_default_context(capath=bundle)
-        else:
-            ssl.create_default_context(cafile=bundle)
-    except OSError:
-        raise BlandConfigurationError("bad_ca_bundle") from None
+    if os.path.isdir(bundle):
+        return ssl.create_default_context(capath=bundle)
+    return ssl.create_default_context(cafile=bundle)
 
 
 def check_api_key(api_key: Secret) -> None:

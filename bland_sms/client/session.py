@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import os
 import re
 import ssl
 import threading
@@ -27,7 +26,8 @@ from requests.structures import CaseInsensitiveDict
 
 from .. import __version__
 from ..conf import BlandSettings, Secret
-from ..exceptions import BlandConfigurationError, BlandNotSentError
+from ..exceptions import BlandNotSentError
+from .connecting import tls_context
 
 
 class KeyAuth(requests.auth.AuthBase):
@@ -295,14 +295,7 @@ class _Adapter(HTTPAdapter):
 
 
 def build_session(settings: BlandSettings, auth: KeyAuth) -> Session:
-    bundle = settings.ca_bundle or DEFAULT_CA_BUNDLE_PATH
-    try:
-        if os.path.isdir(bundle):
-            context = ssl.create_default_context(capath=bundle)
-        else:
-            context = ssl.create_default_context(cafile=bundle)
-    except OSError:
-        raise BlandConfigurationError("bad_ca_bundle") from None
+    context = tls_context(settings.ca_bundle or DEFAULT_CA_BUNDLE_PATH)
     session = Session()
     session.trust_env = False  # no proxies, .netrc or CA bundle of the environment
     session.cookies = _NoCookies(DefaultCookiePolicy(allowed_domains=[]))
