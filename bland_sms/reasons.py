@@ -210,6 +210,7 @@ REASONS: dict[str, Reason] = {
     # --- standing orders ------------------------------------------------------------------------
     "lifted": Reason(409, _("The standing order was lifted or had expired")),
     "order_suspended": Reason(409, _("The standing order was suspended")),
+    "taken_over": Reason(409, _("A person took it over before it was sent")),
     "order_too_often": Reason(
         409,
         _(

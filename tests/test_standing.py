@@ -271,6 +271,41 @@ def test_standing__two_orders_of_two_people(fake_bland: FakeBland, django_user_m
     assert (first.applications.count(), second.applications.count()) == (1, 1)
 
 
+@pytest.mark.parametrize("end", ["lifted", "expired"])
+def test_standing__second_order_takes_over_what_waits(fake_bland: FakeBland, end: str) -> None:
+    first, second = order_for(agent_number=OURS), order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hi", agent_number=OURS)
+    refresh(new)
+    assert first.applications.count() == 1
+
+    if end == "lifted":
+        standing.lift(first)
+    else:
+        StandingOrder.objects.filter(pk=first.pk).update(until=timezone.now())
+    standing.carry_out_waiting()
+
+    assert patched(fake_bland) == [new]
+    assert second.applications.count() == 1
+
+
+def test_standing__taken_over_while_it_waits(fake_bland: FakeBland) -> None:
+    order = order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    refresh(new)
+    row = fake_bland.account.rows[new]
+    row["human_handoff_at"] = fake_bland.account.set_active(new, True)["updated_at"]
+    refresh(new)
+
+    standing.carry_out_waiting()
+    item = BulkUpdateItem.objects.get()
+    assert (item.state, item.error_code) == ("cancelled", "taken_over")
+    assert (patched(fake_bland), order.applications.count()) == ([], 0)
+
+    row["human_handoff_at"] = None
+    copy(new)
+    assert patched(fake_bland) == [new]
+
+
 def test_standing__one_in_force_for_a_customer_and_number() -> None:
     first = order_for()
     with pytest.raises(standing.OrderError) as caught:

@@ -351,14 +351,16 @@ def carry_out_waiting(
     For callers that have just copied something from Bland. Not inside a database transaction.
     """
     ask_again()
-    status = BulkUpdate.Status
-    ours = BulkUpdate.objects.filter(source=BulkUpdate.Source.STANDING)
-    if not ours.filter(status__in=status.UNFINISHED).exists():
+    ours, unfinished = BulkUpdate.Source.STANDING, BulkUpdate.Status.UNFINISHED
+    if not BulkUpdate.objects.filter(source=ours, status__in=unfinished).exists():
         return
     give_up_at = None if seconds is None else time.monotonic() + seconds
-    for bulk_update in waiting_updates().filter(source=BulkUpdate.Source.STANDING):
+    last = 0
+    # One by one: what an order that has ended leaves undone another may ask for meanwhile.
+    while bulk_update := waiting_updates().filter(source=ours, pk__gt=last).first():
         left = None if give_up_at is None else give_up_at - time.monotonic()
         if left is not None and left <= 0:
             return
+        last = bulk_update.pk
         if driver_of(bulk_update) != "worker":
             run(bulk_update, seconds=left, stopped=stopped)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
-from ..database import batches
-from ..models import BulkUpdate, BulkUpdateItem, OrderApplication, StandingOrder
+from ..database import after_commit, batches
+from ..mirror import watchers
+from ..models import (
+    BulkUpdate,
+    BulkUpdateItem,
+    Conversation,
+    OrderApplication,
+    StandingOrder,
+)
 from ..reasons import Failure
 from ..signals import announce, standing_order_suspended
 from .transitions import cancel_items
@@ -82,16 +89,18 @@ def suspend(order: StandingOrder, failure: Failure) -> bool:
 
 
 def cancel_of_ended_orders(bulk_update: BulkUpdate, asked: Mapping[str, int]) -> list[int]:
-    """Cancel items whose order was lifted or has expired since, or whose author may not any more.
+    """Cancel items whose order was lifted or has expired since, whose author may not any more, or
+    that is to leave alone what a person has taken over meanwhile.
 
-    What an order asked for before it reached its limit is carried out.
+    What an order asked for before it reached its limit is carried out. Another order may want the
+    same conversations, so they are looked at again.
 
     Args:
         asked: Conversation -> item.
     """
     if bulk_update.source != BulkUpdate.Source.STANDING or not asked:
         return []
-    applications = (
+    applications = list(
         OrderApplication.objects.filter(
             bulk_update_id=bulk_update.pk, conversation_id__in=list(asked)
         )
@@ -103,19 +112,28 @@ def cancel_of_ended_orders(bulk_update: BulkUpdate, asked: Mapping[str, int]) ->
     refused = refused_authors(going_on)
     for order_id, failure in refused.items():
         suspend(orders[order_id], failure)
-    lifted = {pk for pk, order in orders.items() if order not in going_on}
-    cancelled: list[int] = []
-    for order_ids, code in ((lifted, "lifted"), (refused.keys(), "order_suspended")):
-        found = [one for one in applications if one.order_id in order_ids]
-        item_ids = [asked[application.conversation_id] for application in found]
-        if item_ids:
-            cancel_items(item_ids, code)
-        cancelled += item_ids
-    # Not applied after all: renewing the order applies it.
-    OrderApplication.objects.filter(
-        pk__in=[one.pk for one in applications if one.order_id in refused]
-    ).delete()
-    return cancelled
+    taken_over = set(
+        Conversation.objects.filter(pk__in=list(asked), human_handoff_at__isnull=False)
+        .order_by()
+        .values_list("pk", flat=True)
+    )
+    by_code: dict[str, list[OrderApplication]] = {}
+    for one in applications:
+        if orders[one.order_id] not in going_on:
+            by_code.setdefault("lifted", []).append(one)
+        elif one.order_id in refused:
+            by_code.setdefault("order_suspended", []).append(one)
+        elif one.order.spare_handed_off and one.conversation_id in taken_over:
+            by_code.setdefault("taken_over", []).append(one)
+    cancelled: dict[str, int] = {}
+    for code, found in by_code.items():
+        items = {one.conversation_id: asked[one.conversation_id] for one in found}
+        cancel_items(list(items.values()), code)
+        cancelled |= items
+        if code != "lifted":  # not applied after all: renewed, or given back, it is
+            OrderApplication.objects.filter(pk__in=[one.pk for one in found]).delete()
+    _look_again(list(cancelled))
+    return list(cancelled.values())
 
 
 def cancel_waiting_of(order_ids: Collection[int]) -> set[int]:
@@ -132,4 +150,18 @@ def cancel_waiting_of(order_ids: Collection[int]) -> set[int]:
                 bulk_update_id=update_id, conversation_id__in=some
             )
             cancel_items(list(items.values_list("pk", flat=True)), "lifted")
+    _look_again(sorted({pk for pks in by_update.values() for pk in pks}))
     return set(by_update)
+
+
+def _look_again(conversation_ids: Sequence[str]) -> None:
+    """Have another order take over what one does not have carried out, after commit."""
+
+    def tell() -> None:
+        for some in batches(conversation_ids):
+            rows = list(Conversation.objects.filter(pk__in=some, is_active=True))
+            for watch in watchers if rows else ():
+                watch(rows)
+
+    if conversation_ids:
+        after_commit(tell, Conversation)
