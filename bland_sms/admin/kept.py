@@ -10,6 +10,8 @@ from django.http import HttpRequest, QueryDict
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.html import conditional_escape, format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from .. import standing
@@ -91,7 +93,7 @@ def kept_context(request: HttpRequest, site: AdminSite, row: Conversation) -> di
         "bland_sms_orders": [
             {
                 "words": kept_words(order),
-                "advice": order.suspension.advice if order.state == "suspended" else "",
+                "advice": shown_suspension(site, order),
                 "url": order_url(site, "change", order),
                 "lift_url": order_url(site, "lift", order) if may_lift else "",
             }
@@ -101,6 +103,22 @@ def kept_context(request: HttpRequest, site: AdminSite, row: Conversation) -> di
             stop_url(site, [row.pk]) if may_order and row.customer_key and not orders else ""
         ),
     }
+
+
+def shown_suspension(site: AdminSite, order: StandingOrder, *, with_step: bool = True) -> SafeString:
+    """Why an order is suspended, with a link to what it did where that tells more; or nothing.
+
+    Args:
+        with_step: And what to do.
+    """
+    if order.state != "suspended":
+        return SafeString("")
+    words = order.suspension.advice if with_step else order.suspension.as_sentence
+    url = order_url(site, "change", order)
+    if not (url and standing.tells_what_it_did(order)):
+        return conditional_escape(words)
+    link = f"{url}#{standing.APPLIED}"
+    return format_html('{} <a href="{}">{}</a>.', words, link, standing.see_words())
 
 
 def order_url(site: AdminSite, name: str, order: StandingOrder) -> str:

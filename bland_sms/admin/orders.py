@@ -32,7 +32,7 @@ from ..models import Conversation, StandingOrder
 from .base import Options, PagedAdmin
 from .csv_export import csv_response
 from .formatting import shown_number, shown_time
-from .kept import order_author, until_words
+from .kept import order_author, shown_suspension, until_words
 from .launching import update_link
 from .order_filters import MineFilter, StateFilter, state_words
 from .order_form import StopPage
@@ -147,7 +147,8 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
             state_words(order.state),
         )
         if order.state == "suspended":
-            badge = format_html("{} {}", badge, order.suspension.as_sentence)
+            told = shown_suspension(self.admin_site, order, with_step=False)
+            badge = format_html("{} {}", badge, told)
         elif order.needs_review:
             badge = format_html("{} {}", badge, _("to be reviewed"))
         return badge
@@ -364,7 +365,8 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
             "show_save": False,
             "show_save_and_continue": False,
             "bland_sms_facts": facts,
-            "bland_sms_advice": order.suspension.advice if order.state == "suspended" else "",
+            "bland_sms_advice": shown_suspension(self.admin_site, order),
+            "bland_sms_applied": standing.APPLIED,
             "bland_sms_applications": [
                 (one, update_link(self.admin_site, one.bulk_update_id), shown_time(one.applied_at))
                 for one in applications[:APPLICATIONS_SHOWN]

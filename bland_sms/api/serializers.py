@@ -11,7 +11,7 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 from rest_framework import serializers
 
-from .. import updates
+from .. import standing, updates
 from ..dispatching import Driver, driver_of
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, Message, StandingOrder
 from ..models.conversation import Status as ConversationStatus
@@ -299,7 +299,8 @@ class StandingOrderSerializer(serializers.ModelSerializer[StandingOrder]):
         return order.customer if may_see else ""
 
     def get_suspended_message(self, order: StandingOrder) -> str:
-        return order.suspension.advice
+        request = self.context.get("request")
+        return standing.suspended_words(order, request.build_absolute_uri if request else str)
 
 
 class NewOrderSerializer(StrictSerializer):

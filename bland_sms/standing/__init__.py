@@ -9,7 +9,17 @@ if TYPE_CHECKING:
     from .delay import Delay, how_long
     from .ending import expire, forget_orders, lift, lift_many
     from .making import OrderError, is_visible, key_of, make, make_many, our_number
-    from .orders import again, orders_of, renew, review, visible_orders
+    from .orders import (
+        APPLIED,
+        again,
+        orders_of,
+        renew,
+        review,
+        see_words,
+        suspended_words,
+        tells_what_it_did,
+        visible_orders,
+    )
     from .reading import Wish, read_customers, read_until
     from .rows import active_conversations, is_about, keeps, names_of, wants
     from .rule import COUNT_CAP, asked_to_stop, look_for_stop_words
@@ -20,13 +30,15 @@ __getattr__ = on_demand(
     delay="Delay how_long",
     ending="expire forget_orders lift lift_many",
     making="OrderError is_visible key_of make make_many our_number",
-    orders="again orders_of renew review visible_orders",
+    orders="APPLIED again orders_of renew review see_words suspended_words tells_what_it_did "
+    "visible_orders",
     reading="Wish read_customers read_until",
     rows="active_conversations is_about keeps names_of wants",
     rule="COUNT_CAP asked_to_stop look_for_stop_words",
 )
 
 __all__ = [
+    "APPLIED",
     "COUNT_CAP",
     "Delay",
     "OrderError",
@@ -56,6 +68,9 @@ __all__ = [
     "read_until",
     "renew",
     "review",
+    "see_words",
+    "suspended_words",
+    "tells_what_it_did",
     "visible_orders",
     "wants",
 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.db.models import QuerySet
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from ..database import write_transaction
 from ..models import Conversation, StandingOrder
@@ -14,6 +17,9 @@ from ..updates.transitions import note
 from .applying import look_for
 from .making import OrderError, key_of, our_number, store
 from .rows import locked, names_of, to_milliseconds
+
+APPLIED = "bland-sms-applied"
+"""The place on the page of an order that says what it did."""
 
 
 def visible_orders(
@@ -38,6 +44,35 @@ def orders_of(customer: str, agent_number: str = "") -> list[StandingOrder]:
         StandingOrder.not_over(), customer_key__in=names_of(key_of(customer))
     )
     return list(orders.filter(agent_number=our_number(agent_number)) if agent_number else orders)
+
+
+def tells_what_it_did(order: StandingOrder) -> bool:
+    """Whether what it deactivated shows why it is suspended."""
+    return order.suspended_code in ("order_too_often", "orders_too_often") and bool(
+        order.applied_count
+    )
+
+
+def suspended_words(order: StandingOrder, address: Callable[[str], str] = str) -> str:
+    """Why an order is suspended, what to do, and where to see what opens the conversations; for
+    places without links.
+
+    Args:
+        address: Makes a whole address of the path of a page.
+    """
+    words = order.suspension.advice
+    if not tells_what_it_did(order):
+        return words
+    try:
+        page = reverse("admin:bland_sms_standingorder_change", args=[order.pk])
+    except NoReverseMatch:  # a site without the admin
+        return words
+    return f"{words} {see_words()}: {address(f'{page}#{APPLIED}')}"
+
+
+def see_words() -> str:
+    """Of a link to what an order did."""
+    return _("See what it deactivated")
 
 
 def again(order: StandingOrder, user: Any = None) -> StandingOrder:

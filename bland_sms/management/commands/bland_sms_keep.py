@@ -103,9 +103,9 @@ class Command(BaseCommand):
             words = (
                 f"order {order['id']}: {order['state']}, {until}, applied {order['applied_count']}"
             )
-            self.stdout.write(
-                words + (f", {order['suspended_code']}" * bool(order["suspended_code"]))
-            )
+            if order["suspended_code"]:
+                words += f", {order['suspended_code']}: {order['suspended_message']}"
+            self.stdout.write(words)
 
 
 def _as_dict(order: StandingOrder) -> dict[str, Any]:
@@ -118,6 +118,7 @@ def _as_dict(order: StandingOrder) -> dict[str, Any]:
         "until": order.until.isoformat() if order.until else None,
         "applied_count": order.applied_count,
         "suspended_code": order.suspended_code,
+        "suspended_message": standing.suspended_words(order),
     }
 
 
