@@ -10,7 +10,9 @@ MAX_KEY = 255
 SHORTEST_INTERNATIONAL = 7
 """Digits behind ``00`` from which on it is the international prefix, and not part of a number."""
 
-_CHANNEL = re.compile(r"(tel|callto|sms|smsto|mms|rcs|whatsapp|imessage|mailto):(//)?", re.I)
+_PREFIX = re.compile(
+    r"((?P<uri>tel|callto|sms|smsto|mms|mailto)|rcs|whatsapp|imessage):(//)?", re.IGNORECASE
+)
 _NUMBER = re.compile(r"[\d\s+().\-/\u2010-\u2015\u2212]+")
 _INTERNATIONAL_PREFIX = re.compile(r"00(?=[1-9])")
 
@@ -29,10 +31,15 @@ def folded(text: str) -> str:
 
 
 def bare(identity: str) -> str:
-    """An identity, folded, without the prefix of a channel (``tel:``, ``whatsapp:``)."""
+    """An identity, folded, without the prefix of a URI (``tel:``) or a channel (``whatsapp:``).
+
+    Only in a URI does ``%40`` stand for another character (RFC 3986).
+    """
     text = folded(identity).strip()
-    while found := _CHANNEL.match(text):
-        text = unquote(text[found.end() :]).strip()
+    while found := _PREFIX.match(text):
+        text = text[found.end() :].strip()
+        if found["uri"]:
+            text = unquote(text).strip()
     return text
 
 

@@ -605,6 +605,7 @@ def test_reactivate_selected(desk: Client, copied: Copied, sandbox: BlandSandbox
     assert at_bland(sandbox) == dict.fromkeys(ids, True)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_deactivate_selected__one_message_for_each_outcome(
     desk: Client, copied: Copied, sandbox: BlandSandbox
 ) -> None:
