@@ -105,7 +105,9 @@ def kept_context(request: HttpRequest, site: AdminSite, row: Conversation) -> di
     }
 
 
-def shown_suspension(site: AdminSite, order: StandingOrder, *, with_step: bool = True) -> SafeString:
+def shown_suspension(
+    site: AdminSite, order: StandingOrder, *, with_step: bool = True
+) -> SafeString:
     """Why an order is suspended, with a link to what it did where that tells more; or nothing.
 
     Args:
