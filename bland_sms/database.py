@@ -153,6 +153,15 @@ def write_transaction(model: type[Model] | None = None) -> Iterator[None]:
         raise
 
 
+def not_locked(rows: QuerySet[Any]) -> QuerySet[Any]:
+    """The rows, locked until the transaction ends, without those that another process has locked:
+    it may stand still for long. Where the database cannot tell, all of them."""
+    alias = using(rows.model)
+    if not connections[alias].features.has_select_for_update_skip_locked:
+        return rows
+    return rows.using(alias).select_for_update(skip_locked=True)
+
+
 @contextmanager
 def _limits(connection: Any, is_ours: bool) -> Iterator[None]:
     """The same limits on MySQL and MariaDB, which know them for the whole session only."""
@@ -279,6 +288,13 @@ def is_passing(error: BaseException) -> bool:
     cause = error.__cause__
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
     return isinstance(error, DatabaseError) and state.startswith(_PASSING_STATES)
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Whether another process has held a lock for longer than ``LOCK_SECONDS``."""
+    cause = error.__cause__
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    return state == "55P03" or (isinstance(error, OperationalError) and error.args[:1] == (1205,))
 
 
 def is_refusal(error: BaseException) -> bool:

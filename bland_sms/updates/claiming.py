@@ -14,7 +14,13 @@ from ..database import write_transaction
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
 from .asking import ClaimedItem
 from .ordered import cancel_of_ended_orders
-from .transitions import LOOK_FIRST_CODES, cancel_items, release_dead_claims
+from .transitions import (
+    LOOK_FIRST_CODES,
+    are_called_back,
+    cancel_called_back,
+    cancel_items,
+    release_dead_claims,
+)
 
 State = BulkUpdateItem.State
 
@@ -66,7 +72,8 @@ def claim(bulk_update: BulkUpdate, number: int) -> list[ClaimedItem]:
 
 
 def standing_of(bulk_update: BulkUpdate) -> tuple[str, bool] | None:
-    """Its status, and whether a newer open update asks the opposite of some conversations.
+    """Its status, and whether some claimed items may be unwanted: a newer open update asks the
+    opposite of some conversations, or somebody cancelled items one by one.
 
     ``None``: the lease is lost.
     """
@@ -75,15 +82,18 @@ def standing_of(bulk_update: BulkUpdate) -> tuple[str, bool] | None:
         started_at__gt=bulk_update.started_at,
         status__in=BulkUpdate.Status.OPEN,
     )
-    found = list(bulk_update.leased_rows().values_list("status", Exists(newer)))
-    return found[0] if found else None
+    called_back = items_of(bulk_update).filter(are_called_back(), state=State.RUNNING)
+    row = bulk_update.leased_rows().values_list("status", Exists(newer), Exists(called_back))
+    for status, has_newer, has_called_back in row:
+        return status, has_newer or has_called_back
+    return None
 
 
-def overtaken(bulk_update: BulkUpdate) -> list[int]:
-    """Claimed items for whose conversation the opposite was requested since."""
+def unwanted(bulk_update: BulkUpdate) -> list[int]:
+    """Claimed items that were cancelled since, or the opposite was requested."""
     running = items_of(bulk_update).filter(state=State.RUNNING)
     newer = _opposite_items(bulk_update).filter(state=State.WAITING)
-    return list(running.filter(Exists(newer)).values_list("pk", flat=True))
+    return list(running.filter(Exists(newer) | are_called_back()).values_list("pk", flat=True))
 
 
 def _opposite_items(bulk_update: BulkUpdate) -> QuerySet[BulkUpdateItem]:
@@ -116,6 +126,7 @@ def unclaim(bulk_update: BulkUpdate, begun: Collection[int]) -> None:
     was_asked = Q(attempts__gt=0) | Q(error_code__in=LOOK_FIRST_CODES)
     running.filter(was_asked).update(**back)
     running.update(**back, previous_is_active=None)
+    cancel_called_back(items_of(bulk_update))
 
 
 def _claimable(bulk_update: BulkUpdate) -> QuerySet[BulkUpdateItem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 
 from ..database import patient, using, write_transaction
@@ -14,6 +14,7 @@ from ..people import name_of
 from .ledger import drop_already_queued, prepare
 from .transitions import (
     NOT_STOPPED,
+    call_back,
     cancel_items,
     come_to_rest,
     finish_if_done,
@@ -40,15 +41,15 @@ def cancel(bulk_update: BulkUpdate, user: Any = None, *, visible: Visible = None
     """Ask no more of it. What is in flight is awaited and written; a draft is deleted.
 
     Args:
-        visible: Where other conversations of the update still wait, only these are cancelled and
-            the update goes on.
+        visible: Where other conversations of the update are still to be asked, only these are
+            cancelled and the update goes on.
 
     Returns:
         False where there was nothing to cancel any more.
     """
     if bulk_update.status == Status.DRAFT:
         return bool(BulkUpdate.objects.filter(pk=bulk_update.pk, status=Status.DRAFT).delete()[0])
-    if visible is not None and has_hidden(bulk_update, (State.WAITING,), visible):
+    if visible is not None and has_hidden(bulk_update, State.OPEN, visible):
         return bool(_cancel_visible(bulk_update, user, visible))
     with write_transaction(BulkUpdate):
         cancelled = BulkUpdate.objects.filter(
@@ -67,18 +68,28 @@ def cancel(bulk_update: BulkUpdate, user: Any = None, *, visible: Visible = None
 
 
 def _cancel_visible(bulk_update: BulkUpdate, user: Any, visible: Visible) -> int:
-    """Cancel some of the waiting items; how many."""
-    if bulk_update.status not in Status.UNFINISHED:
-        return 0
-    waiting = items_of(bulk_update.items.filter(state=State.WAITING), visible)
+    """Cancel some of the open items; how many."""
     who = {} if user is None else {"by": name_of(user)}
     with write_transaction(BulkUpdate):
-        number = cancel_items(list(waiting.values_list("pk", flat=True)), "cancelled", **who)
+        # Its driver writes no results meanwhile: no item may go back from the one to the other.
+        if not _lock(bulk_update.pk, status__in=Status.UNFINISHED):
+            return 0
+        release_dead_claims()
+        open_items = items_of(bulk_update.items.filter(state__in=State.OPEN), visible)
+        item_ids = list(open_items.values_list("pk", flat=True))
+        number = cancel_items(item_ids, "cancelled", **who)
+        number += call_back(item_ids, "cancelled", **who)
         if number:
             note(bulk_update, user, "history_cancelled")
             finish_if_done(bulk_update.pk)
     bulk_update.refresh_from_db()
     return number
+
+
+def _lock(pk: int, **conditions: Any) -> bool:
+    """Lock the row of an update until the transaction ends; whether it meets the conditions."""
+    rows = BulkUpdate.objects.filter(pk=pk, **conditions)
+    return bool(rows.update(status=F("status")))
 
 
 def has_hidden(bulk_update: BulkUpdate, states: Iterable[str], visible: Visible) -> bool:

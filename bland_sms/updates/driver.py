@@ -38,7 +38,7 @@ from ..reasons import Failure
 from ..threads import Crew
 from .answers import Answers
 from .asking import ClaimedItem, Outcome, Verdict, ask, confirm_missing, fault_of_ours
-from .claiming import claim, items_of, overtaken, standing_of, unclaim, waits_for_another
+from .claiming import claim, items_of, standing_of, unclaim, unwanted, waits_for_another
 from .ending import release
 from .job import Job
 from .ordered import refusal_of
@@ -265,7 +265,7 @@ class _Drive:
             send_until=self.allowance.send_until,
             budget=self.budget,
             stopped=self.allowance.stopped,
-            fence=self.allowance.fence,
+            fence=lambda: job.is_wanted and self.update.fence.is_open(),
         )
         job = self.jobs[item.item_id] = Job(item, partial(question, allowance))
         crew.submit(job)
@@ -307,18 +307,19 @@ class _Drive:
             self._look()
 
     def _look(self) -> None:
-        """Between two writes: was it cancelled, and is something of it overtaken?"""
+        """Between two writes: was it cancelled, and is something of it not wanted any more?"""
         self.looked_at = time.monotonic()
         found = patiently(partial(standing_of, self.update))
         if found is None:
             self.update.renew_lease()  # says that it is lost
             return
-        status, has_newer = found
+        status, may_be_unwanted = found
         if status != Status.RUNNING:
             self.allowance.stopped.set()
-        for item_id in patiently(partial(overtaken, self.update)) if has_newer else ():
+        for item_id in patiently(partial(unwanted, self.update)) if may_be_unwanted else ():
             job = self.jobs.get(item_id)
-            if job is not None and job.drop():  # the next claim cancels it
+            # It is cancelled when it was put back; what a thread is at is awaited.
+            if job is not None and job.call_back():
                 code = "no_answer" if job.item.look_first else ""
                 self.answers.results[item_id] = Outcome(job.item, error_code=code)
                 del self.jobs[item_id]

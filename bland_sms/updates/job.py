@@ -21,6 +21,8 @@ class Job:
 
     def __init__(self, item: ClaimedItem, work: Callable[[], Outcome]) -> None:
         self.item = item
+        self.is_wanted = True
+        """Whether something of it may still be sent; asked immediately before each request."""
         self.outcome: Outcome | None = None
         """What came of it; ``None`` after all when ``is_over``: a fault of our own."""
         self.is_over = False
@@ -37,6 +39,12 @@ class Job:
     def drop(self) -> bool:
         """Make sure that nothing of it is sent; False where a thread has begun it."""
         return self._turn.acquire(blocking=False)
+
+    def call_back(self) -> bool:
+        """Let nothing more of it be sent; False where a thread has begun it, whose outcome tells
+        whether something was sent."""
+        self.is_wanted = False
+        return self.drop()
 
     def run(self) -> None:
         if not self._turn.acquire(blocking=False):

@@ -29,7 +29,7 @@ from ..payloads import is_conversation_id
 from ..people import name_of
 from ..reasons import Failure
 from .outages import can_go_on
-from .transitions import cancel_items, finish_if_done, note, release_dead_claims
+from .transitions import are_called_back, cancel_items, finish_if_done, note, release_dead_claims
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
@@ -267,6 +267,7 @@ def _supersede_older(bulk_update: BulkUpdate, alias: str) -> None:
 
 def drop_already_queued(bulk_update: BulkUpdate, alias: str) -> None:
     open_elsewhere = _others_items(bulk_update, alias).filter(
+        ~are_called_back(),
         state__in=State.OPEN,
         bulk_update__is_active=bulk_update.is_active,
         bulk_update__status__in=Status.OPEN,

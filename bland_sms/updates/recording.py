@@ -18,6 +18,7 @@ from ..models import BulkUpdate, BulkUpdateItem, Conversation, UncountedDay
 from ..models.event import day_of
 from ..reasons import history_entry
 from .asking import Outcome, Verdict
+from .transitions import cancel_called_back
 
 State = BulkUpdateItem.State
 
@@ -40,6 +41,13 @@ def record(bulk_update: BulkUpdate, outcomes: Sequence[Outcome]) -> None:
     values = [_item_values(outcome) for outcome in outcomes]
     now = timezone.now()
     _write_items(outcomes, values, now)
+    waiting = [
+        outcome.item.item_id
+        for outcome, columns in zip(outcomes, values, strict=True)
+        if columns["state"] == State.WAITING
+    ]
+    if waiting:
+        cancel_called_back(BulkUpdateItem.objects.filter(pk__in=waiting))
     if not bulk_update.is_active and any(one["state"] == State.CHANGED for one in values):
         UncountedDay.objects.create(day=day_of(now))
     changed = [
@@ -91,7 +99,7 @@ def _waiting_values(outcome: Outcome) -> dict[str, object]:
     """The columns of an item that is asked another time."""
     item = outcome.item
     code = outcome.error_code[:64]
-    values: dict[str, object] = {"state": State.WAITING, "error_code": code, "error_params": None}
+    values: dict[str, object] = {"state": State.WAITING, "error_code": code}
     if outcome.is_charged:
         values["attempts"] = item.attempts + outcome.requests
     if outcome.verdict is Verdict.ADOPTED:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.apps import apps
-from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from ..database import batches
+from ..database import batches, not_locked, write_transaction
 from ..models import BulkUpdate, BulkUpdateItem
 from ..people import IMPERSONATOR, name_of
 from ..reasons import history_entry
@@ -17,6 +17,9 @@ from ..signals import announce, bulk_update_finished
 
 LOOK_FIRST_CODES = {"interrupted", "no_answer"}
 """An item that waits with one of these was in flight: Bland may have done it already."""
+CALLED_BACK = "called_back"
+"""In ``error_params`` of an item that is open, where else there is nothing: the code to cancel it
+with, since its driver had it when somebody did not want it any more."""
 MOST_PUT_BACK = 1000
 NOT_STOPPED: dict[str, Any] = {"stop_code": "", "stop_params": {}, "not_before": None}
 
@@ -33,7 +36,10 @@ def cancel_items(item_ids: Sequence[int], code: str, **params: Any) -> int:
         now = timezone.now()
         if code == "cancelled":
             number += waiting.filter(error_code__in=LOOK_FIRST_CODES).update(
-                state=BulkUpdateItem.State.UNKNOWN, error_code="no_answer", finished_at=now
+                state=BulkUpdateItem.State.UNKNOWN,
+                error_code="no_answer",
+                error_params=None,
+                finished_at=now,
             )
         number += waiting.update(
             state=BulkUpdateItem.State.CANCELLED,
@@ -42,6 +48,33 @@ def cancel_items(item_ids: Sequence[int], code: str, **params: Any) -> int:
             finished_at=now,
         )
     return number
+
+
+def call_back(item_ids: Sequence[int], code: str, **params: Any) -> int:
+    """Ask for those of the items back that a driver has claimed; how many there are.
+
+    Of these nobody but their driver knows which were sent. It sends no more of them as soon as it
+    has seen this, and whichever was not asked is cancelled as it is put back.
+    """
+    running = BulkUpdateItem.objects.filter(state=BulkUpdateItem.State.RUNNING)
+    noted = {**params, CALLED_BACK: code}
+    return sum(running.filter(pk__in=some).update(error_params=noted) for some in batches(item_ids))
+
+
+def are_called_back() -> Q:
+    """Items that somebody cancelled while their driver had them."""
+    return Q(state__in=BulkUpdateItem.State.OPEN, error_params__isnull=False)
+
+
+def cancel_called_back(items: QuerySet[BulkUpdateItem]) -> None:
+    """Cancel those that are put back and that were asked for back."""
+    waiting = items.filter(are_called_back(), state=BulkUpdateItem.State.WAITING)
+    found: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    for item_id, params in waiting.values_list("pk", "error_params"):
+        found.setdefault(repr(params), (dict(params or {}), []))[1].append(item_id)
+    for params, item_ids in found.values():
+        code = params.pop(CALLED_BACK)
+        cancel_items(item_ids, code, **params)
 
 
 def finish_if_done(bulk_update_id: int) -> bool:
@@ -94,21 +127,30 @@ def put_back(dead: QuerySet[BulkUpdateItem]) -> None:
     In a cancelled update nothing is sent any more: there the item is unknown, until Retry is
     pressed.
     """
-    found = dead.values_list("pk", "bulk_update_id", "bulk_update__status")[:MOST_PUT_BACK]
-    cancelled = {
-        pk: update for pk, update, status in found if status == BulkUpdate.Status.CANCELLED
-    }
-    waiting = [pk for pk, _update, _status in found if pk not in cancelled]
+    items = list(dead.values_list("pk", flat=True)[:MOST_PUT_BACK])
+    if not items:
+        return
     running = BulkUpdateItem.objects.filter(state=BulkUpdateItem.State.RUNNING)
-    running.filter(pk__in=waiting).update(
-        state=BulkUpdateItem.State.WAITING, claimed_conversation=None, error_code="interrupted"
-    )
-    running.filter(pk__in=cancelled).update(
-        state=BulkUpdateItem.State.UNKNOWN,
-        claimed_conversation=None,
-        error_code="no_answer",
-        finished_at=timezone.now(),
-    )
+    with write_transaction(BulkUpdate):
+        # A process that stands still may hold some of them: nobody waits for it here.
+        free = list(not_locked(running.filter(pk__in=items)).values_list("pk", flat=True))
+        # Looked at again: a living process may have claimed them meanwhile.
+        found = dead.filter(pk__in=free).values_list("pk", "bulk_update", "bulk_update__status")
+        cancelled = {
+            pk: update for pk, update, status in found if status == BulkUpdate.Status.CANCELLED
+        }
+        waiting = [pk for pk, _update, _status in found if pk not in cancelled]
+        running.filter(pk__in=waiting).update(
+            state=BulkUpdateItem.State.WAITING, claimed_conversation=None, error_code="interrupted"
+        )
+        cancel_called_back(BulkUpdateItem.objects.filter(pk__in=waiting))
+        running.filter(pk__in=cancelled).update(
+            state=BulkUpdateItem.State.UNKNOWN,
+            claimed_conversation=None,
+            error_code="no_answer",
+            error_params=None,
+            finished_at=timezone.now(),
+        )
     for bulk_update_id in set(cancelled.values()):
         come_to_rest(bulk_update_id)
 

@@ -13,11 +13,19 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from django.db import Error, IntegrityError
+from django.db import Error, IntegrityError, OperationalError
 from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from ..database import batches, discard_connection, patiently, using, write_transaction
+from ..database import (
+    batches,
+    discard_connection,
+    is_lock_timeout,
+    not_locked,
+    patiently,
+    using,
+    write_transaction,
+)
 from ..models import WebhookDelivery
 from .settling import (
     CRASHED,
@@ -235,8 +243,16 @@ def _take_lease(delivery: WebhookDelivery) -> bool:
                 claimed_conversation=delivery.conversation_id,
                 asked_at=timezone.now(),
             )
-    except IntegrityError:
-        return False  # another process holds it, through another of its deliveries
+    except (IntegrityError, OperationalError) as error:
+        # Another process holds it through another of its deliveries, or is about to.
+        if isinstance(error, IntegrityError) or is_lock_timeout(error):
+            return False
+        raise
+
+
+def _is_free(rows: QuerySet[WebhookDelivery]) -> bool:
+    """Whether there is one of the rows that no other process has locked."""
+    return bool(not_locked(rows).values_list("pk", flat=True))
 
 
 def _put_off(delivery: WebhookDelivery, asked: QuerySet[WebhookDelivery]) -> bool:
@@ -246,7 +262,7 @@ def _put_off(delivery: WebhookDelivery, asked: QuerySet[WebhookDelivery]) -> boo
         return False
     due = WebhookDelivery.objects.filter(_is_due(), pk=delivery.pk)
     values = {"not_before": asked_at + SPACING, "put_off_at": timezone.now()}
-    _write(lambda: due.update(**values))
+    _write(lambda: _is_free(due) and due.update(**values))
     return True
 
 
@@ -266,7 +282,8 @@ def _note_crash(delivery: WebhookDelivery) -> None:
     lapsed = WebhookDelivery.objects.filter(
         WebhookDelivery.unleased(), pk=delivery.pk, claimed_conversation__isnull=False
     )
-    if lapsed.update(lease_token=None, lease_until=None, **FREE):  # counted by one process only
+    # Counted by one process only.
+    if _is_free(lapsed) and lapsed.update(lease_token=None, lease_until=None, **FREE):
         waiting(delivery.conversation_id).update(crashes=F("crashes") + 1)
         logger.warning("a process crashed while it copied %s", delivery.conversation_id)
 
