@@ -6,10 +6,11 @@ in columns made for them), *cut* to a length, *clean* what no text should hold.
 
 from __future__ import annotations
 
+import base64
 import html
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,8 @@ LONGEST_PIECE = 7
 MAX_WORDS = 200
 """Characters of Bland's own words that are kept. An error page can be megabytes long."""
 NUMBER, ADDRESS = "[number]", "[address]"
+Found = tuple[int, int, str]
+"""Where something in a text begins and ends, and the word that takes its place."""
 
 _MAX_ESCAPES = 3
 """How often text may be escaped within escaped text and still be looked into."""
@@ -27,27 +30,20 @@ _MAX_ESCAPES = 3
 # --- scrub ------------------------------------------------------------------------------------
 
 
-class _Scrubber:
-    """Finds pieces of some secrets, in either case, fast where there are none."""
+class _Pieces:
+    """Finds some short texts, in either case, fast where there are none."""
 
-    def __init__(self, secrets: frozenset[str]) -> None:
-        self._pieces: dict[int, set[str]] = {}
-        for secret in secrets:
-            for text in {secret, secret.removeprefix("Bearer ")}:
-                size = min(len(text), LONGEST_PIECE + 1)
-                if size >= SHORTEST_SECRET:
-                    pieces = self._pieces.setdefault(size, set())
-                    pieces.update(
-                        text[begin : begin + size].lower() for begin in range(len(text) - size + 1)
-                    )
-        self._shortest = min(self._pieces, default=0)
-        letters = {char for pieces in self._pieces.values() for piece in pieces for char in piece}
+    def __init__(self, pieces: dict[int, set[str]]) -> None:
+        self._pieces = pieces
+        """By their length."""
+        self._shortest = min(pieces, default=0)
+        letters = {char for texts in pieces.values() for piece in texts for char in piece}
         letters |= {char.upper() for char in letters}
         allowed = "".join(re.escape(char) for char in sorted(letters))
         self._candidate = re.compile(f"[{allowed}]{{{self._shortest},}}") if letters else None
 
-    def spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where the pieces are, from left to right; they may overlap."""
+    def find(self, text: str) -> Iterator[Found]:
+        """Where they are, from left to right; they may overlap."""
         if self._candidate is None or len(text) < self._shortest:
             return
         for found in self._candidate.finditer(text):
@@ -57,7 +53,50 @@ class _Scrubber:
             for begin in range(len(words) - self._shortest + 1):
                 for size, pieces in self._pieces.items():
                     if words[begin : begin + size] in pieces:
-                        yield offset + begin, offset + begin + size
+                        yield offset + begin, offset + begin + size, MASK
+
+
+class _Scrubber:
+    """Finds pieces of some secrets."""
+
+    def __init__(self, secrets: frozenset[str]) -> None:
+        texts = {text for secret in secrets for text in (secret, secret.removeprefix("Bearer "))}
+        plain: dict[int, set[str]] = {}
+        encoded: dict[int, set[str]] = {}
+        marks: set[str] = set()
+        for text in texts:
+            size = min(len(text), LONGEST_PIECE + 1)
+            if size >= SHORTEST_SECRET:
+                _cut_up(plain, text, size)
+            if size > LONGEST_PIECE:
+                for code, piece_size in _encodings(text):
+                    _cut_up(encoded, code, piece_size)
+                    middle = (len(code) - piece_size) // 2
+                    marks.add(code[middle : middle + piece_size])
+        self.plain = _Pieces(plain)
+        self.encoded = _Pieces(encoded)
+        self.marks = [mark.encode() for mark in marks]
+        """Each is in what a whole secret becomes when it is encoded."""
+
+    def find(self, text: str) -> list[Found]:
+        return [*self.plain.find(text), *self.encoded.find(text)]
+
+
+def _cut_up(pieces: dict[int, set[str]], text: str, size: int) -> None:
+    found = (text[begin : begin + size].lower() for begin in range(len(text) - size + 1))
+    pieces.setdefault(size, set()).update(found)
+
+
+def _encodings(text: str) -> Iterator[tuple[str, int]]:
+    """The text within base64 or hexadecimal digits of something longer, as a proxy may print a
+    header; and how many characters of that stand for a piece of it."""
+    raw = text.encode("utf-8", "surrogatepass")
+    for before in range(3):  # base64 writes three bytes as four characters
+        code = base64.b64encode(bytes(before) + raw).decode()
+        code = code[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
+        size = ((LONGEST_PIECE + 1) * 8 - 4) // 6  # at its ends it shares a character with others
+        yield from {(code, size), (code.replace("+", "-").replace("/", "_"), size)}
+    yield from {(code, 2 * LONGEST_PIECE + 2) for code in (raw.hex(), raw.hex().upper())}
 
 
 @lru_cache(maxsize=4)
@@ -66,19 +105,26 @@ def _scrubber(secrets: frozenset[str]) -> _Scrubber:
 
 
 def scrub(text: str) -> str:
-    """``text`` without the key and the webhook secrets, or pieces of them, escaped ones too."""
+    """``text`` without the key and the webhook secrets, or pieces of them, escaped or encoded ones
+    too."""
     return _scrub(text, _scrubber(known_secrets()))
 
 
 def _scrub(text: str, scrubber: _Scrubber) -> str:
-    spans = list(scrubber.spans(text))
+    return _without(text, _seen_through(text, scrubber.find))
+
+
+def _seen_through(text: str, find: Callable[[str], Iterable[Found]]) -> Iterator[Found]:
+    """What a function finds in a text and in what its escapes stand for, at its place in the
+    text."""
     plain, places = text, array("I")
+    yield from find(text)
     for _ in range(_MAX_ESCAPES):
         if not _ESCAPE.search(plain):
             break
         plain, places = _unescape(plain, places)
-        spans += [(places[begin], places[end]) for begin, end in scrubber.spans(plain)]
-    return _masked(text, spans) if spans else text
+        for begin, end, word in find(plain):
+            yield places[begin], places[end], word
 
 
 _ESCAPE = re.compile(
@@ -120,36 +166,40 @@ def _unescaped(escape: str) -> str:
     return chr(int(escape[2:], 16)) if len(escape) > 2 else escape[1]
 
 
-def _masked(text: str, spans: list[tuple[int, int]]) -> str:
+def _without(text: str, found: Iterable[Found]) -> str:
+    """The text with words in the place of what was found; what overlaps is one."""
     parts: list[str] = []
     end = 0
-    for begin, stop in sorted(spans):
+    for begin, stop, word in sorted(found):
         if begin > end or not parts:
-            parts += [text[end:begin], MASK]
+            parts += [text[end:begin], word]
         end = max(end, stop)
-    return "".join(parts) + text[end:]
+    return "".join(parts) + text[end:] if parts else text
 
 
 # --- mask -------------------------------------------------------------------------------------
 
 _UUID = r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
 _BETWEEN = r"[^\w,;\"'<>{}\[\]|=&?]{0,3}|_"
+_LOCAL_PART = r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}|\"[^\"\n]{1,64}\""
+_DOMAIN = r"[\w-][\w.-]{0,254}|\[[^\]\s]{1,64}\]"
 _PERSON = re.compile(
     rf"(?P<id>{_UUID})"
-    r"|(?P<address>[\w.+%'-]{1,64}@[\w-][\w.-]{0,254})"
+    rf"|(?P<address>(?:{_LOCAL_PART})[@\uff20](?:{_DOMAIN}))"
     rf"|(?P<number>\+?\(?\d(?:(?:{_BETWEEN})\d){{6,}})"
 )
 
 
 def mask(text: str) -> str:
-    """``text`` without numbers that could be a phone's, and without e-mail addresses."""
-    return _PERSON.sub(_mask_one, text)
+    """``text`` without numbers that could be a phone's, and without e-mail addresses, escaped ones
+    too."""
+    return _without(text, _seen_through(text, _find_people))
 
 
-def _mask_one(found: re.Match[str]) -> str:
-    if found["id"]:
-        return found[0]
-    return ADDRESS if found["address"] else NUMBER
+def _find_people(text: str) -> Iterator[Found]:
+    for found in _PERSON.finditer(text):
+        if not found["id"]:
+            yield *found.span(), ADDRESS if found["address"] else NUMBER
 
 
 # --- cut and clean ----------------------------------------------------------------------------
@@ -195,12 +245,16 @@ def bland_code(text: str) -> str:
 
 def holds_secret(content: bytes) -> bool:
     """Whether ``content`` may hold a piece of a secret, or what could be one when unescaped."""
-    text = content.decode("utf-8", "replace")
-    return not _is_clean(text)
+    text, scrubber = content.decode("utf-8", "replace"), _scrubber(known_secrets())
+    return (
+        _ESCAPE.search(text) is not None
+        or any(scrubber.plain.find(text))
+        or any(mark in content for mark in scrubber.marks)
+    )
 
 
 def _is_clean(text: str) -> bool:
-    return not _ESCAPE.search(text) and next(_scrubber(known_secrets()).spans(text), None) is None
+    return not _ESCAPE.search(text) and not _scrubber(known_secrets()).find(text)
 
 
 def scrub_json(value: Any) -> Any:

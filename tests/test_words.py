@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import string
@@ -21,6 +22,7 @@ from bland_sms.words import (
     bland_page,
     bland_words,
     clean,
+    holds_secret,
     mask,
     one_line,
     scrub,
@@ -61,6 +63,11 @@ WAYS: dict[str, Callable[[str], str]] = {
     "html, every character": lambda text: "".join(f"&#{ord(char)};" for char in text),
     "html, hexadecimal": lambda text: "".join(f"&#x{ord(char):x};" for char in text),
     "json with slashes": lambda text: text.replace("/", "\\/"),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 of a header": lambda text: base64.b64encode(f"key: {text}".encode()).decode(),
+    "base64 for an address": lambda text: base64.urlsafe_b64encode(f"a:{text}".encode()).decode(),
+    "hexadecimal": lambda text: text.encode().hex(),
+    "base64 in url": lambda text: quote(base64.b64encode(text.encode()).decode(), safe=""),
 }
 UNDO: dict[str, Callable[[str], str]] = {
     "u": lambda text: text.encode("latin-1", "replace").decode("unicode_escape", "replace"),
@@ -169,10 +176,21 @@ def test_words__take_linear_time(text: str) -> None:
 def test_scrub_json__texts_and_keys_at_every_depth() -> None:
     body = {"a": [{KEY: 1, "b": [f"x {HOOK}"]}, None, True, 1.5], "c": KEY[3:20]}
 
+    assert holds_secret(json.dumps(body).encode())
     assert scrub_json(body) == {
         "a": [{"[secret]": 1, "b": ["x [secret]"]}, None, True, 1.5],
         "c": "[secret]",
     }
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab"])
+def test_holds_secret__in_base64_or_hexadecimal(before: str) -> None:
+    header = f"{before}{KEY}".encode()
+    for code in (base64.b64encode(header).decode(), header.hex(), header.hex().upper()):
+        body = {"summary": f"x {code} y"}
+        assert holds_secret(json.dumps(body).encode())
+        assert code[8:-8] not in scrub_json(body)["summary"]
+    assert not holds_secret(base64.b64encode(b"what customers write to each other"))
 
 
 # --- people -----------------------------------------------------------------------------------
@@ -199,6 +217,9 @@ def test_scrub_json__texts_and_keys_at_every_depth() -> None:
         "\u0661\u0665\u0665\u0665\u0660\u0661\u0660\u0660\u0660\u0660\u0661",
         "15550100001\u200b",
         "+1555\u200b010\u200b0001",
+        "".join(f"&#{ord(char)};" for char in "15550100001"),
+        "".join(f"%{ord(char):x}" for char in "15550100001"),
+        "".join(f"\\u{ord(char):04x}" for char in "15550100001"),
     ],
 )
 def test_mask__a_number_in_any_notation(number: str) -> None:
@@ -209,7 +230,13 @@ def test_mask__a_number_in_any_notation(number: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["ann@example.com", "Ann.B+x@mail.example.co.uk", "ann@localhost", "<ann@b.c>"]
+    "address",
+    [
+        *("ann@example.com", "Ann.B+x@mail.example.co.uk", "ann@localhost", "<ann@b.c>"),
+        *("ann%40example.com", "ann&#64;example.com", "ann&commat;example.com", "ann%2540b.c"),
+        *(r"ann\u0040example.com", "ann\u200b@example.com", "ann\uff20example.com", "ann@[10.1.1.1]"),
+        *('"ann other"@example.com', "ann{x}!#$&'*/=?^`|~y@example.com"),
+    ],
 )
 def test_mask__an_address(address: str) -> None:
     masked = bland_words(f"{address} wrote")
