@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 from urllib.parse import unquote
 
 MAX_KEY = 255
@@ -13,7 +14,9 @@ SHORTEST_INTERNATIONAL = 7
 _PREFIX = re.compile(
     r"((?P<uri>tel|callto|sms|smsto|mms|mailto)|rcs|whatsapp|imessage):(//)?", re.IGNORECASE
 )
-_NUMBER = re.compile(r"[\d\s+().\-/\u2010-\u2015\u2212]+")
+_PARAMETERS = re.compile(r"[;?]")
+"""What begins them in a URI: ``tel:+15550001111;ext=2``, ``sms:+15550001111?body=hi``."""
+_NUMBER = re.compile(r"[\d\s+().\-/\u00b7\u2010-\u2015\u2212]+")
 _INTERNATIONAL_PREFIX = re.compile(r"00(?=[1-9])")
 
 
@@ -39,7 +42,9 @@ def bare(identity: str) -> str:
     while found := _PREFIX.match(text):
         text = text[found.end() :].strip()
         if found["uri"]:
-            text = unquote(text).strip()
+            address = unquote(_PARAMETERS.split(text, maxsplit=1)[0]).strip()
+            is_whole = is_number(address) or "@" in address
+            text = address if is_whole else unquote(text).strip()
     return text
 
 
@@ -104,14 +109,31 @@ def may_be_whole(number: str, country_code: str) -> bool:
 
 
 def _parsed(digits: str, country_code: str) -> str | None:
-    """E.164 digits of a national number, or of one that begins with its country's code."""
+    """E.164 digits of a national number, or of one that begins with its country's code.
+
+    Where numbers differ in length digits may be both, and who leaves out the zero in front
+    has written the country's code.
+    """
     import phonenumbers
 
     try:
         number = phonenumbers.parse(digits, _region(country_code))
     except phonenumbers.NumberParseException:
         return None
+    if digits.startswith(country_code):
+        number = _whole(digits) or number
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164).lstrip("+")
+
+
+def _whole(digits: str) -> Any:
+    """The number that begins with its country's code, or ``None`` where there is none such."""
+    import phonenumbers
+
+    try:
+        number = phonenumbers.parse(f"+{digits}", None)
+    except phonenumbers.NumberParseException:
+        return None
+    return number if phonenumbers.is_valid_number(number) else None
 
 
 def _region(country_code: str) -> str:

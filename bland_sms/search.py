@@ -36,7 +36,7 @@ MOST_CHECKED = 2000
 """Found rows that are compared with the terms, to say what is missing and what is hidden."""
 MAX_CHARACTERS = 20_000
 
-_SEPARATORS = re.compile(r"[,;\r\n\t|]+")
+_SEPARATORS = re.compile(r"[,;\r\n\t|<>\"]+")  # also: Dana <dana@example.com>
 _OPENED_NUMBER = re.compile(r"(\d)([(+])")
 _PUNCTUATED = re.compile(r"[+()./\-\u2010-\u2015\u2212]")
 

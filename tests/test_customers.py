@@ -77,6 +77,11 @@ def test_customer_key__any_text_has_a_stable_key(text: str) -> None:
         ("0015550100001", "15550100001"),
         ("tel:%2B15550100001", "15550100001"),
         ("sms://+15550100001", "15550100001"),
+        ("tel:+1-555-010-0001;ext=5", "15550100001"),
+        ("sms:+15550100001?body=hi%3B%20there", "15550100001"),
+        ("whatsapp://send?phone=15550100001", "send?phone=15550100001"),  # not one with all others
+        ("mailto:Dana@Example.com?subject=hi", "dana@example.com"),
+        ("+1\u00b7555\u00b7010\u00b70001", "15550100001"),
         ("Dana@Example.com", "dana@example.com"),
         ("mailto:dana%2Btexts@example.com", "dana+texts@example.com"),
         ("imessage:dana%2Btexts@example.com", "dana%2btexts@example.com"),
@@ -100,6 +105,10 @@ def test_customer_key__examples(text: str, key: str) -> None:
         ("1 555 010 0001", "1", "15550100001"),
         ("Dana@Example.com", "1", "dana@example.com"),
         ("5", "1", "5"),  # too short for any number
+        ("4915123456789", "49", "4915123456789"),  # numbers there may be as long as that at home
+        ("62812345678", "62", "62812345678"),
+        ("494915123456", "49", "494915123456"),
+        ("6592345678", "1", "16592345678"),  # also a whole number of another country
     ],
 )
 def test_typed_key__country(text: str, country_code: str, key: str) -> None:
@@ -189,6 +198,8 @@ def test_search__last_digits_whatever_they_are() -> None:
         ("+1 (555) 010 0001 +44 20 7946 0958", ["+1 (555) 010 0001", "+44 20 7946 0958"]),
         ("+1 555 010 0001 0002", ["+1 555 010 0001", "0002"]),
         ("dana@example.com rob@example.com", ["dana@example.com", "rob@example.com"]),
+        ('"+15550100001","dana@example.com"', ["+15550100001", "dana@example.com"]),
+        ("<dana@example.com> <rob@example.com>", ["dana@example.com", "rob@example.com"]),
     ],
 )
 def test_parse_search__what_is_separate_stays_so(text: str, terms: list[str]) -> None:
