@@ -32,6 +32,7 @@ from .models import (
 )
 from .models.fields import BlandIdField
 from .standing import forget_orders
+from .words import BETWEEN_DIGITS
 
 logger = logging.getLogger("bland_sms.erasure")
 
@@ -39,7 +40,8 @@ ERASED = "(erased)"
 """Stands where something was."""
 FEWEST_DIGITS = 7
 """A number without its country code is recognized by at least this many last digits."""
-_BETWEEN_DIGITS = r"[\s().\-/\u2010-\u2015]{0,3}"
+OUR_SESSION_KEYS = "bland_sms"
+"""What the names of ours in a session begin with."""
 _NOT_TEXT = {"body_sha256", "request_sha256", "idempotency_key", "requested_by_name"}
 """Columns that hold no words of Bland's or of staff about a customer."""
 
@@ -145,11 +147,14 @@ def forget(
         others = PastedLine.objects.exclude(conversation_id__in=ids)
         forgotten.lines += _mask(PastedLine, person, dry_run, others)
         _mask(SyncRun, person, dry_run)
+        forgotten.history += _mask_history(person, dry_run)
         forgotten.orders = forget_orders(person.key, dry_run=dry_run, keep=keep_orders)
         forgotten.orders += _mask(StandingOrder, person, dry_run)
         if any(asdict(forgotten).values()) and not dry_run:
             Erasure.objects.create(requested_by_name=by[:255], counts=asdict(forgotten))
             logger.info("erased a person: %s", json.dumps(asdict(forgotten)))
+    if not dry_run:
+        _forget_searches(person)
     return forgotten
 
 
@@ -268,6 +273,30 @@ def _forget_history(ids: Sequence[str], dry_run: bool) -> int:
     return len(found)
 
 
+def _mask_history(person: Person, dry_run: bool) -> int:
+    """The same for what the History of our other rows says, such as an update's reason."""
+    masked = 0
+    for model in _models("admin.LogEntry"):
+        entries = model._default_manager.filter(
+            content_type__app_label=Conversation._meta.app_label
+        )
+        masked += _mask(model, person, dry_run, entries)
+    return masked
+
+
+def _forget_searches(person: Person) -> None:
+    """Take the person out of the searches that staff's sessions keep. There may be very many
+    sessions, most of them the host's: each by itself, and none is locked for the others."""
+    for model in _models("sessions.Session"):
+        for session in by_key(model._default_manager.all()):
+            told = session.get_decoded()
+            ours = {name: told[name] for name in told if name.startswith(OUR_SESSION_KEYS)}
+            if person.masked(ours) != ours:
+                data = session.get_session_store_class()().encode({**told, **person.masked(ours)})
+                same = model._default_manager.filter(pk=session.pk)
+                same.filter(session_data=session.session_data).update(session_data=data)
+
+
 # --- words that name a person ---------------------------------------------------------------
 
 
@@ -279,7 +308,7 @@ def _pattern(key: str) -> re.Pattern[str]:
     endings: Collection[str] = [
         key[begin:] for begin in range(max(1, len(key) - FEWEST_DIGITS + 1))
     ]
-    ways = "|".join(_BETWEEN_DIGITS.join(ending) for ending in endings)
+    ways = "|".join(f"(?:{BETWEEN_DIGITS})".join(ending) for ending in endings)
     return re.compile(rf"(?<!\d)[+(]{{0,2}}0{{0,2}}(?:{ways})(?!\d)")
 
 

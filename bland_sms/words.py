@@ -180,13 +180,14 @@ def _without(text: str, found: Iterable[Found]) -> str:
 # --- mask -------------------------------------------------------------------------------------
 
 _UUID = r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
-_BETWEEN = r"[^\w,;\"'<>{}\[\]|=&?]{0,3}|_"
+BETWEEN_DIGITS = r"[^\w,;\"'<>{}\[\]|=&?]{0,3}|_"
+"""What people and programs write between the digits of one number."""
 _LOCAL_PART = r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}|\"[^\"\n]{1,64}\""
 _DOMAIN = r"[\w-][\w.-]{0,254}|\[[^\]\s]{1,64}\]"
 _PERSON = re.compile(
     rf"(?P<id>{_UUID})"
     rf"|(?P<address>(?:{_LOCAL_PART})[@\uff20](?:{_DOMAIN}))"
-    rf"|(?P<number>\+?\(?\d(?:(?:{_BETWEEN})\d){{6,}})"
+    rf"|(?P<number>\+?\(?\d(?:(?:{BETWEEN_DIGITS})\d){{6,}})"
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 
 from bland_sms import erasure, mirror, sync, webhooks
@@ -504,3 +505,47 @@ def test_forget__lines_of_pasted_lists(account: BlandSandbox) -> None:
     lines = PastedLine.objects.values_list("text", "candidates")
     assert list(lines) == [(ERASED, []), (ERASED, []), ("01", [ERASED, OTHER[1:]]), (OTHER, [])]
     assert list(erasure.traces(NUMBER)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+1\u00b7555\u00b7010\u00b70001",
+        "1_555_010_0001",
+        "+1\u200b555\u200b010\u200b0001",
+        "555 – 010 – 0001",
+    ],
+)
+def test_forget__whatever_stands_between_the_digits(text: str, account: BlandSandbox) -> None:
+    update = BulkUpdate.objects.create(is_active=False, source="admin", reason=f"for {text}.")
+    assert [trace.column for trace in erasure.traces(NUMBER) if trace.pk == str(update.pk)]
+    forget(NUMBER)
+    update.refresh_from_db()
+    assert update.reason == f"for {ERASED}."
+
+
+def test_forget__history_of_updates_and_kept_searches(
+    account: BlandSandbox, staff: Any, client: Any
+) -> None:
+    update = BulkUpdate.objects.create(is_active=False, source="admin")
+    entry = LogEntry.objects.create(
+        user=staff,
+        content_type=ContentType.objects.get_for_model(BulkUpdate),
+        object_id=str(update.pk),
+        object_repr=f"Update for {NUMBER}",
+        action_flag=CHANGE,
+        change_message=f"Cancelled: {OTHER} and {NUMBER} asked",
+    )
+    client.force_login(staff)
+    numbers = [NUMBER, OTHER, *(f"+1555020{number:04}" for number in range(150))]
+    listed = client.post("/admin/bland_sms/conversation/search/", {"q": ", ".join(numbers)})
+    assert "list%3A" in listed.url
+    assert {"django_session", "django_admin_log"} <= {one.table for one in erasure.traces(NUMBER)}
+
+    assert forget(NUMBER).history == 1
+
+    assert list(erasure.traces(NUMBER)) == []
+    assert list(erasure.traces(OTHER))
+    entry.refresh_from_db()
+    assert entry.change_message == f"Cancelled: {OTHER} and {ERASED} asked"
+    assert client.get(listed.url).status_code == 200
