@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from operator import itemgetter
 from typing import Any
 
 from django.apps import apps
-from django.db.models import CharField, F, Field, JSONField, Model, Q, QuerySet, TextField
+from django.db.models import CharField, Count, F, Field, JSONField, Model, Q, QuerySet, TextField
 from django.utils.translation import gettext_lazy as _
 
 from .conf import get_settings
@@ -31,7 +32,7 @@ from .models import (
     WebhookDelivery,
 )
 from .models.fields import BlandIdField
-from .standing import forget_orders
+from .standing import forget_orders, orders_of_key
 from .words import BETWEEN_DIGITS
 
 logger = logging.getLogger("bland_sms.erasure")
@@ -89,6 +90,11 @@ class Person:
             )
         return cls(key, _pattern(key))
 
+    @classmethod
+    def with_key(cls, key: str) -> Person:
+        """The customer of conversations that are here, by their ``customer_key``."""
+        return cls(key, _pattern(key))
+
     def conversations(self) -> QuerySet[Conversation]:
         return Conversation.objects.filter(customer_key=self.key)
 
@@ -115,9 +121,9 @@ def _is_whole(identity: str) -> bool:
 
 
 def forget(
-    number: str, *, dry_run: bool = False, by: str = "", keep_orders: bool = False
+    who: str | Person, *, dry_run: bool = False, by: str = "", keep_orders: bool = False
 ) -> Forgotten:
-    """Erase the person with this number from all tables, in one transaction.
+    """Erase a person, such as one with this number, from all tables, in one transaction.
 
     The conversations stay as rows without a person: their state is still copied and can still
     be changed, but who it was and what was said never comes back. That a number was forgotten
@@ -125,7 +131,8 @@ def forget(
     erased when is kept as an :class:`~bland_sms.models.Erasure`.
 
     Args:
-        number: In any notation; a national one gets ``DEFAULT_COUNTRY_CODE`` and no other.
+        who: A number in any notation; a national one gets ``DEFAULT_COUNTRY_CODE`` and no other.
+            Or a person who was found already.
         dry_run: Count only.
         by: Who erases, for the record.
         keep_orders: The person's standing orders go on, under a fingerprint of the number that
@@ -134,7 +141,7 @@ def forget(
     Raises:
         NotANumberError: nothing is erased.
     """
-    person = Person.of(number)
+    person = who if isinstance(who, Person) else Person.of(who)
     forgotten = Forgotten()
     with write_transaction(Conversation):
         ids = list(person.conversations().order_by("pk").values_list("pk", flat=True))
@@ -170,11 +177,47 @@ class Affected:
 
 def affected(number: str) -> list[Affected]:
     """Which conversations :func:`forget` would erase. Raises NotANumberError."""
-    rows = Person.of(number).conversations().filter(erased_at__isnull=True).order_by("pk")
-    return [
-        Affected(row.pk, f"…{row.user_number[-2:]}", row.messages.count())
-        for row in rows.only("pk", "user_number")
-    ]
+    return _affected(_left(Person.of(number)))
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What :func:`forget` would do, as far as indexes tell it: fast, however large the tables."""
+
+    samples: list[Affected]
+    conversations: int
+    messages: int
+    orders: int
+    """Standing orders that are not over, and would end."""
+
+
+def foresee(person: Person, *, most: int, samples: int = 20) -> Foreseen:
+    """For a page that asks first: the words in the ledger and the logs are not looked for.
+
+    Args:
+        most: Conversations and messages are counted no further.
+    """
+    rows = _left(person)
+    orders = orders_of_key(person.key)
+    return Foreseen(
+        samples=_affected(rows[:samples]),
+        conversations=rows[:most].count(),
+        messages=Message.objects.filter(conversation__in=rows.order_by())[:most].count(),
+        orders=orders.filter(StandingOrder.not_over()).count(),
+    )
+
+
+def _left(person: Person) -> QuerySet[Conversation]:
+    return person.conversations().filter(erased_at__isnull=True).order_by("pk")
+
+
+def _affected(rows: QuerySet[Conversation]) -> list[Affected]:
+    found = list(rows.only("pk", "user_number"))
+    counts: Counter[str] = Counter()
+    for some in batches(found):
+        messages = Message.objects.filter(conversation__in=[row.pk for row in some]).order_by()
+        counts.update(dict(messages.values_list("conversation").annotate(Count("pk"))))
+    return [Affected(row.pk, f"…{row.user_number[-2:]}", counts[row.pk]) for row in found]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from bland_sms.models import (
     BulkUpdate,
     BulkUpdateItem,
     Conversation,
+    Erasure,
     Message,
     PastedLine,
     StandingOrder,
@@ -61,6 +62,7 @@ class Rows:
         _write(Conversation, map(self._conversation, new))
         _write(BulkUpdate, self._updates(len(new)))
         _write(StandingOrder, map(self._order, new))
+        _write(Erasure, map(self._erasure, new))
         _write(SyncRun, map(self._run, new))
         _write(WebhookDelivery, map(self._delivery, new))
         of_one = range(self._of_one(self.number), self._of_one(number))
@@ -154,6 +156,9 @@ class Rows:
             candidates=[{"customer": f"1555{number:07d}"}] if number % 10 == 0 else [],
         )
 
+    def _erasure(self, number: int) -> Erasure:
+        return Erasure(requested_by_name="dana", counts={"conversations": number, "messages": 7})
+
     def _run(self, number: int) -> SyncRun:
         return SyncRun(
             mode="full",
@@ -199,10 +204,13 @@ class Rows:
             return self.bulk_update.pk
         if "standing" in address.route:
             return self.order.pk
+        if "erasure" in address.route:
+            return Erasure.objects.order_by("pk").values_list("pk", flat=True)[0]
         model = SyncRun if "syncrun" in address.route else WebhookDelivery
         return model._default_manager.order_by("pk").values_list("pk", flat=True)[0]
 
 
+_OF_ONE = ("<id>/", "<id>/delete/")
 NOT_PAGES = {
     *(
         f"admin/{model}/{page}"
@@ -211,10 +219,12 @@ NOT_PAGES = {
     ),
     *(
         f"admin/{model}/search/"
-        for model in ("conversation", "bulkupdate", "standingorder", "syncrun", "webhookdelivery")
+        for model in (
+            *("conversation", "bulkupdate", "standingorder", "erasure"),
+            *("syncrun", "webhookdelivery"),
+        )
     ),
-    "admin/standingorder/<id>/",
-    "admin/standingorder/<id>/delete/",
+    *(f"admin/{model}/{page}" for model in ("standingorder", "erasure") for page in _OF_ONE),
     *(f"admin/standingorder/<id>/{verb}/" for verb in ("lift", "renew", "again", "review")),
     "api/v1/standing-orders/<id>/lift/",
     "admin/conversation/sync/",
@@ -262,6 +272,8 @@ VARIANTS = {
         "q=+15550000000",
     ),
     "admin/standingorder/": ("p=2", "state=in_force", "state=ended", "whose=mine", "q=15550000007"),
+    "admin/erasure/": ("p=2",),
+    "admin/erasure/add/": (f"conversation={row_id(0)}",),
     "admin/syncrun/": ("p=2", "status__exact=finished"),
     "admin/webhookdelivery/": ("p=2", "state__exact=failed", f"q={row_id(7)}"),
     "api/v1/conversations/": (

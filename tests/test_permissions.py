@@ -26,6 +26,7 @@ from bland_sms.models import (
     BulkUpdate,
     BulkUpdateItem,
     Conversation,
+    Erasure,
     Message,
     StandingOrder,
     SyncRun,
@@ -63,10 +64,11 @@ RUNS = "view_syncrun"
 BELL = "view_webhookdelivery"
 RING = "reprocess_webhookdelivery"
 ERASED = "view_erasure"
+ERASE = "add_erasure"
 ORDERS = "view_standingorder"
 ORDER = "add_standingorder"
 LIFT = "lift_standingorder"
-PERMISSIONS = (SEE, READ, STOP, START, COPY, EXPORT, LEDGER, RUNS, BELL, RING, ERASED)
+PERMISSIONS = (SEE, READ, STOP, START, COPY, EXPORT, LEDGER, RUNS, BELL, RING, ERASED, ERASE)
 PERMISSIONS += (ORDERS, ORDER, LIFT)
 
 
@@ -130,6 +132,8 @@ OPENED_BY: dict[str, dict[str, Needs]] = {
         f"admin/standingorder/<id>/{verb}/": doors(("POST",), f"{ORDERS}+{needs}")
         for verb, needs in (("lift", LIFT), ("renew", ORDER), ("again", ORDER), ("review", ORDER))
     },
+    **rows_of("erasure", ERASED, page=ERASED),
+    "admin/erasure/add/": doors(METHODS, f"{SEE}+{ERASE}"),
     **rows_of("syncrun", RUNS, page=RUNS),
     **rows_of("webhookdelivery", BELL, page=BELL),
     "api/v1/conversations/": LIKE_API,
@@ -268,6 +272,7 @@ class Account:
         BulkUpdate.objects.filter(status="stopped").update(
             stop_code="http_403", stop_params={**nested, "http_status": 403}
         )
+        self.erasure = Erasure.objects.create(requested_by_name="dana", counts={"messages": 2})
         self.run = SyncRun.objects.create(
             status="failed", finished_at=timezone.now(), error_code="X_ODD", error_params=nested
         )
@@ -338,6 +343,8 @@ class Account:
             return [row.pk for row in (*self.updates, *drafts)]
         if "standing" in address.route:
             return [self.order.pk]
+        if "erasure" in address.route:
+            return [self.erasure.pk]
         return [self.run.pk if "syncrun" in address.route else self.delivery.pk]
 
 

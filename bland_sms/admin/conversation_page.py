@@ -17,6 +17,7 @@ from ..payloads import MOST_EXTRA, is_conversation_id
 from ..sync import copied_at
 from .conversation_base import ConversationBase
 from .conversation_views import is_uncopied
+from .erasures import forget_url
 from .formatting import Unlogged, shown_count, shown_number, shown_text, shown_time
 from .kept import kept_context
 from .pending import add_requested_changes
@@ -119,6 +120,7 @@ class ConversationPage(ConversationBase):
                 min(active, MOST_COUNTED), is_capped=active > MOST_COUNTED
             ),
             **kept_context(request, self.admin_site, conversation),
+            "bland_sms_forget_url": forget_url(request, self.admin_site, conversation),
             "bland_sms_others": [
                 (other, shown_time(other.last_activity_at), self.status_badge(other))
                 for other in others

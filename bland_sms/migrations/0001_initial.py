@@ -42,7 +42,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'erasure',
                 'verbose_name_plural': 'erasures',
                 'ordering': ['-pk'],
-                'default_permissions': ('view',),
+                'default_permissions': ('view', 'add'),
             },
         ),
         migrations.CreateModel(

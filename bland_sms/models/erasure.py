@@ -19,7 +19,7 @@ class Erasure(models.Model):
     class Meta:
         verbose_name = _("erasure")
         verbose_name_plural = _("erasures")
-        default_permissions = ("view",)
+        default_permissions = ("view", "add")
         ordering = ["-pk"]
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from ..on_demand import on_demand
 if TYPE_CHECKING:
     from .applying import carry_out_waiting, catch_up, look
     from .delay import Delay, how_long
-    from .ending import expire, forget_orders, lift, lift_many
+    from .ending import expire, forget_orders, lift, lift_many, orders_of_key
     from .making import OrderError, is_visible, key_of, make, make_many, our_number
     from .orders import (
         APPLIED,
@@ -28,7 +28,7 @@ __getattr__ = on_demand(
     __name__,
     applying="carry_out_waiting catch_up look",
     delay="Delay how_long",
-    ending="expire forget_orders lift lift_many",
+    ending="expire forget_orders lift lift_many orders_of_key",
     making="OrderError is_visible key_of make make_many our_number",
     orders="APPLIED again orders_of renew review see_words suspended_words tells_what_it_did "
     "visible_orders",
@@ -63,6 +63,7 @@ __all__ = [
     "make_many",
     "names_of",
     "orders_of",
+    "orders_of_key",
     "our_number",
     "read_customers",
     "read_until",

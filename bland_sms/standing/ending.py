@@ -14,7 +14,7 @@ from ..models import StandingOrder
 from ..people import name_of
 from ..updates.ordered import cancel_waiting_of
 from ..updates.transitions import finish_if_done, note_all
-from .rows import fingerprint, locked
+from .rows import fingerprint, locked, names_of
 
 
 def lift(order: StandingOrder, user: Any = None) -> bool:
@@ -62,20 +62,26 @@ def forget_orders(key: str, *, dry_run: bool, keep: bool) -> int:
     Args:
         keep: Those that are not over go on under a fingerprint of the key; else they end.
     """
-    orders = StandingOrder.objects.filter(customer_key=key)
+    # Under a fingerprint they go on already; where they are not to be kept they end as well.
+    orders = StandingOrder.objects.filter(customer_key=key) if keep else orders_of_key(key)
     number = orders.count()
     if dry_run or not number:
         return number
     with write_transaction(StandingOrder):
+        pks = list(orders.values_list("pk", flat=True))
         going_on = locked(orders.filter(StandingOrder.not_over()))
         if keep:
-            orders.filter(pk__in=[one.pk for one in going_on]).update(
-                customer_key=fingerprint(key, settings.SECRET_KEY)
-            )
+            kept = [one.pk for one in going_on]
+            orders.filter(pk__in=kept).update(customer_key=fingerprint(key, settings.SECRET_KEY))
         else:
             end_orders(going_on, None)
-        orders.update(customer_key="")
+        orders.filter(pk__in=pks).update(customer_key="")
     return number
+
+
+def orders_of_key(key: str) -> QuerySet[StandingOrder]:
+    """A customer's orders, over or not, also those that stand under a fingerprint of the key."""
+    return StandingOrder.objects.filter(customer_key__in=names_of(key))
 
 
 def expire(orders: QuerySet[StandingOrder] | None = None) -> int:

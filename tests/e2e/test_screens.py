@@ -141,6 +141,8 @@ def screens(page: Page) -> list[str]:
         f"{root}/standingorder/",
         f"{root}/standingorder/add/?conversation={UUID}",
         f"{root}/standingorder/{order.pk}/change/",
+        f"{root}/erasure/",
+        f"{root}/erasure/add/?conversation={UUID}",
         f"{root}/webhookdelivery/",
         f"{root}/conversation/?q=0002,0003,9999",
         f"{root}/conversation/?q=nobody",
