@@ -6,20 +6,28 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
-from django.db.models import Q
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+from django.db.models import F, Q, QuerySet
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from bland_sms import database
 from bland_sms.leases import Fence, LostLeaseError
-from bland_sms.models import BulkUpdate, Conversation
+from bland_sms.management.commands import bland_sms_work
+from bland_sms.models import BulkUpdate, Conversation, WebhookDelivery
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.updates import cancel, run, waiting_updates
 from tests.conftest import wait_until
@@ -52,6 +60,36 @@ def child(sandbox: BlandSandbox) -> Iterator[Child]:
     for process in children:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def frozen() -> Callable[..., Any]:
+    """Let another connection hold locks on some rows, as that of a process that stands still."""
+
+    @contextmanager
+    def hold(*querysets: QuerySet[Any]) -> Iterator[None]:
+        held, let_go = threading.Event(), threading.Event()
+
+        def lock() -> bool:
+            try:
+                with transaction.atomic():
+                    for rows in querysets:
+                        list(rows.select_for_update())
+                    held.set()
+                    return let_go.wait(60)
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            holding = pool.submit(lock)
+            assert held.wait(60)
+            try:
+                yield
+            finally:
+                let_go.set()
+            assert holding.result() is True  # nobody waited until it gave up
+
+    return hold
 
 
 # --- the lease --------------------------------------------------------------------------------
@@ -173,6 +211,98 @@ def test_run__holder_frozen_inside_its_write_transaction(
         os.kill(process.pid, signal.SIGCONT)
     process.wait(60)
     assert bulk_update.counts()["changed"] == 30
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("ended_by", [signal.SIGCONT, signal.SIGKILL])
+def test_doors__holder_frozen_inside_its_write_transaction(
+    ended_by: signal.Signals,
+    sandbox: BlandSandbox,
+    copied: Copied,
+    started: Started,
+    child: Child,
+    admin_client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No door hangs: each says that the database is held up. A server ends such a transaction by
+    itself; SQLite cannot, and all is well as soon as the process goes on or dies."""
+    monkeypatch.setattr(database, "DECISION_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(bland_sms_work, "DATABASE_PATIENCE_SECONDS", 0.3)
+    if connection.vendor == "sqlite":
+        # As a host may set it; in the demo it is 20 seconds.
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "timeout", 0.5)
+        connection.close()
+    bulk_update = started(copied(30))
+    urls = {name: f"admin:bland_sms_bulkupdate_{name}" for name in ("cancel", "run", "change")}
+    urls = {name: reverse(url, args=[bulk_update.pk]) for name, url in urls.items()}
+    process = child(bulk_update, "locked")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    try:
+        told = admin_client.post(urls["cancel"], follow=True).content.decode()
+        assert "database is not available" in told
+        answer = admin_client.post(f"/bland-sms/api/v1/bulk-updates/{bulk_update.pk}/cancel/")
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        if connection.vendor == "sqlite":
+            wait_until(lambda: not BulkUpdate.objects.get(pk=bulk_update.pk).has_live_lease)
+            answer = admin_client.post(urls["run"], headers={"Accept": "application/json"})
+            assert (answer.status_code, bool(answer["Retry-After"])) == (503, True)
+            with pytest.raises(CommandError, match="database is not available"):
+                call_command("bland_sms_work", "--once", stderr=StringIO())
+            assert admin_client.get(urls["change"]).status_code == 200
+        else:
+            wait_until(lambda: run(bulk_update))
+    finally:
+        os.kill(process.pid, ended_by)
+    process.wait(60)
+    monkeypatch.undo()
+    connection.close()
+    wait_until(lambda: run(bulk_update))
+    assert bulk_update.counts()["changed"] == 30
+    assert not any(row["is_active"] for row in sandbox.account.rows.values())
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite locks its file, not a row")
+def test_work__picks_what_nobody_has_locked(
+    sandbox: BlandSandbox, copied: Copied, started: Started, frozen: Callable[..., Any]
+) -> None:
+    """Whoever looks for work waits for no row that a process which stands still has locked."""
+    ids = copied(9)
+    stuck, free = started(ids[:5]), started(ids[5:])
+    now = timezone.now()
+    lapsed, asked_at = now - timedelta(seconds=1), now - timedelta(seconds=20)
+    stuck.items.update(state="running", claimed_conversation=F("conversation_id"))
+    BulkUpdate.objects.filter(pk=stuck.pk).update(status="running", lease_until=lapsed)
+    deliveries = {
+        name: WebhookDelivery.objects.create(body_sha256=name, conversation_id=pk, **values)
+        for name, pk, values in [
+            ("crashed", ids[0], {"claimed_conversation": ids[0], "lease_until": lapsed}),
+            ("asked", ids[1], {"state": "processed", "asked_at": asked_at}),
+            ("put off", ids[1], {}),
+            ("free", ids[5], {}),
+        ]
+    }
+
+    def state_of(name: str) -> str:
+        return WebhookDelivery.objects.get(pk=deliveries[name].pk).state
+
+    with frozen(
+        BulkUpdate.objects.filter(pk=stuck.pk),
+        stuck.items.all(),
+        WebhookDelivery.objects.exclude(body_sha256="free"),
+    ):
+        with suppress(CommandError):
+            call_command("bland_sms_work", "--once", stdout=StringIO(), stderr=StringIO())
+        assert free.counts()["changed"] == 4
+        assert state_of("free") == "processed"
+        assert cancel(started(ids[8:], is_active=True))
+    assert stuck.counts()["running"] == 5
+
+    call_command("bland_sms_work", "--once", stdout=StringIO())
+    assert stuck.counts()["changed"] == 5
+    assert state_of("crashed") == "processed"
 
 
 @pytest.mark.django_db(transaction=True)

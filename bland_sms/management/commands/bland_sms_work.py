@@ -21,6 +21,7 @@ from bland_sms.management.interrupt import stop_signals
 from bland_sms.management.turns import Turn, deliveries_wait, updates_behind, updates_in_turn
 from bland_sms.management.waiting import JOBS, jobs_that_wait
 from bland_sms.models import BulkUpdate
+from bland_sms.reasons import Failure
 from bland_sms.summary import close_days
 from bland_sms.sync import look_at_owed
 from bland_sms.updates import run
@@ -122,7 +123,7 @@ class Command(BaseCommand):
             self.stderr.write("The database is away: waiting for it.")
         away_seconds = now - self.away_since
         if not is_service and away_seconds > DATABASE_PATIENCE_SECONDS:
-            raise error
+            raise CommandError(Failure("database_unavailable").advice) from error
         self.ended.wait(min(LONGEST_PAUSE_SECONDS, 0.2 + away_seconds / 2))
 
     # --- updates ------------------------------------------------------------------------------
