@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bland_sms.models import BulkUpdate
+
 from .conftest import require_browser
 from .test_screens import Desk, account, screens
 
@@ -88,3 +90,26 @@ def test_reading__on_paper(desk: Desk) -> None:
             faults[url.partition("/bland_sms/")[2]] = (wider, found)
         photograph(page, "print")
     assert faults == {}
+
+
+LISTS = ("conversation", "bulkupdate", "standingorder", "syncrun", "webhookdelivery")
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_reading__columns_fit_with_the_sidebar_open(language: str, desk: Desk) -> None:
+    page = desk(locale=language)
+    screens(page)
+    update = BulkUpdate.objects.exclude(status=BulkUpdate.Status.DRAFT).get()
+    update.reason = "Callback campaign of last week ended, ticket 4711"
+    update.counts_at_rest |= {"failed": 12, "unknown": 1, "cancelled": 1034}
+    update.save()
+    BulkUpdate.objects.create(source="admin", is_active=True, status="finished", undo_of=update)
+    root = page.url.partition("/bland_sms/")[0] + "/bland_sms"
+    cut_off = {}
+    for name in LISTS:
+        page.goto(f"{root}/{name}/")
+        page.locator("#main.shifted").wait_for()  # the sidebar is open
+        photograph(page, f"sidebar-{language}")
+        if found := page.evaluate(CUT_OFF):
+            cut_off[name] = found
+    assert cut_off == {}
