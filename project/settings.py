@@ -92,6 +92,13 @@ USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 
+REQUEST_LOG_LEVEL = os.environ.get("DJANGO_REQUEST_LOG_LEVEL", "INFO")
+LOGGING = {
+    "version": 1,
+    "incremental": True,  # Django's own handlers stay
+    "loggers": {name: {"level": REQUEST_LOG_LEVEL} for name in ("django.request", "django.server")},
+}
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "rest_framework.authentication.BasicAuthentication",

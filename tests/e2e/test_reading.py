@@ -92,7 +92,28 @@ def test_reading__on_paper(desk: Desk) -> None:
     assert faults == {}
 
 
-LISTS = ("conversation", "bulkupdate", "standingorder", "syncrun", "webhookdelivery")
+CUT_BUTTONS = """() => [...document.querySelectorAll("#content :is(button, input[type=submit])")]
+  .filter(one => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1)
+  .map(one => one.innerText || one.value)"""
+
+
+def test_reading__no_button_is_cut_off_on_a_phone(desk: Desk) -> None:
+    page = desk(390, locale="es")
+    cut_off = set()
+    for url in screens(page):
+        page.goto(url)
+        cut_off |= set(page.evaluate(CUT_BUTTONS))
+    assert cut_off == set()
+
+
+WITH_COLUMNS = (
+    "conversation",
+    "conversation/summary",
+    "bulkupdate",
+    "standingorder",
+    "syncrun",
+    "webhookdelivery",
+)
 
 
 @pytest.mark.parametrize("language", ["en", "es"])
@@ -106,7 +127,7 @@ def test_reading__columns_fit_with_the_sidebar_open(language: str, desk: Desk) -
     BulkUpdate.objects.create(source="admin", is_active=True, status="finished", undo_of=update)
     root = page.url.partition("/bland_sms/")[0] + "/bland_sms"
     cut_off = {}
-    for name in LISTS:
+    for name in WITH_COLUMNS:
         page.goto(f"{root}/{name}/")
         page.locator("#main.shifted").wait_for()  # the sidebar is open
         photograph(page, f"sidebar-{language}")

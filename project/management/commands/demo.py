@@ -109,7 +109,7 @@ class Children:
             cwd=settings.BASE_DIR,
             env=environment,
             text=True,
-            stdout=subprocess.PIPE if read else subprocess.DEVNULL if quiet else None,
+            stdout=subprocess.PIPE if read else subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if quiet else None,
             # In a group of its own: Ctrl-C reaches us alone, and we end them in order.
             start_new_session=True,
@@ -137,6 +137,7 @@ class Demo:
             "BLAND_WEBHOOK_SECRETS": SECRET,
             "DATABASE_URL": f"sqlite:///{database}",
             "DJANGO_DEBUG": "1",
+            "DJANGO_REQUEST_LOG_LEVEL": "ERROR",  # or each request would push the login away
         }
         self.sandbox_url = self.url = ""
 
@@ -161,6 +162,8 @@ class Demo:
         self._call("copy_messages")
         self._say("Beginning the day")
         self._call("begin_the_day")
+        self._manage("bland_sms_sync")  # which also counts the days anew
+        self._manage("bland_sms_search_index", "--create")
         port = _free_port(port)
         self.url = f"http://127.0.0.1:{port}"
         self.children.start(
