@@ -28,5 +28,11 @@ def asks_to_stop(text: str, words: frozenset[str]) -> bool:
     return 0 < len(text) <= LONGEST and _bare(text) in words
 
 
+def word_in(text: str) -> str:
+    """The word of ``STOP_WORDS`` that a message is, as the setting writes it; else ``""``."""
+    bare = _bare(text[: LONGEST + 1])
+    return next((word for word in get_settings().stop_words if bare and _bare(word) == bare), "")
+
+
 def _bare(text: str) -> str:
     return _BESIDE.sub("", folded(text).casefold())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -72,6 +72,58 @@ def test_stop__from_a_conversation(lead: Client, staff: Any, fake_bland: FakeBla
     entry = LogEntry.objects.get(content_type__model="standingorder")
     assert history_words(entry.change_message) == "Ordered."
     assert CUSTOMER not in entry.object_repr
+
+
+@pytest.mark.parametrize(
+    ("duration", "days"), [("", None), ("1", 1), ("7", 7), ("30", 30), ("date", 4)]
+)
+def test_stop__how_long(
+    duration: str, days: int | None, lead: Client, fake_bland: FakeBland
+) -> None:
+    old = fake_bland.customer_texts(CUSTOMER, "hi")
+    refresh(old)
+    day = timezone.localdate() + timedelta(days=3)
+
+    data = {"reason": "x", "duration": duration, "day": day.isoformat()}
+    lead.post(f"{ADD}?conversation={old}", data)
+
+    order = StandingOrder.objects.get()
+    if duration == "date":
+        midnight = timezone.make_aware(datetime.combine(day + timedelta(days=1), time.min))
+        assert order.until == midnight, "the end of that day, here"
+    elif days is None:
+        assert order.until is None
+    else:
+        assert order.until is not None
+        left = order.until - timezone.now() - timedelta(days=days)
+        assert abs(left) < timedelta(minutes=5)
+
+
+def test_list__line_with_the_way_to_lift(lead: Client, fake_bland: FakeBland) -> None:
+    refresh(fake_bland.customer_texts(CUSTOMER, "hi"))
+    order = standing.make(CUSTOMER, "by phone", requested_by_name="kim")
+    page = reverse("admin:bland_sms_conversation_changelist")
+
+    listed = text_of(lead.get(page))
+
+    assert "by kim, for good: <a href" in listed
+    assert f'<a href="{page_of(order)}">Lift</a>' in listed
+
+
+def test_list__line_for_whom_orders_are_hidden(
+    client: Client, django_user_model: Any, fake_bland: FakeBland
+) -> None:
+    refresh(fake_bland.customer_texts(CUSTOMER, "hi"))
+    standing.make(CUSTOMER, "by phone", requested_by_name="kim")
+    user = django_user_model.objects.create_user("agent", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="view_conversation"))
+    client.force_login(user)
+
+    listed = text_of(client.get(reverse("admin:bland_sms_conversation_changelist")))
+
+    assert "kept inactive" in listed
+    assert "by kim" not in listed
+    assert ">Lift</a>" not in listed
 
 
 def test_stop__without_deactivating_now(lead: Client, fake_bland: FakeBland) -> None:

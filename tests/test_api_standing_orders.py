@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from django.test import Client
+from django.utils import timezone
 
 from bland_sms import standing
 from bland_sms.models import StandingOrder
@@ -159,6 +161,29 @@ def test_keep__from_file(tmp_path: Any) -> None:
 
     assert "line 2 (…dy): no_customer" in str(caught.value)
     assert StandingOrder.objects.count() == 1
+
+
+def test_keep__csv_that_the_page_exports(tmp_path: Any, client: Client, staff: Any) -> None:
+    standing.make("+15550107001", "asked by phone", agent_number="+15550190001")
+    passing = standing.make("+15550107002", "holidays", until=timezone.now() + timedelta(days=9))
+    standing.lift(standing.make("+15550107003", "a mistake"))
+    client.force_login(staff)
+    pks = list(StandingOrder.objects.values_list("pk", flat=True))
+    data = {"action": "export_selected", "_selected_action": pks}
+    path = tmp_path / "orders.csv"
+    path.write_bytes(client.post("/admin/bland_sms/standingorder/", data).getvalue())  # type: ignore[attr-defined]
+    StandingOrder.objects.all().delete()
+
+    keep("--add", "--from-file", str(path))
+
+    assert [
+        (order.customer, order.agent_number, order.reason, order.until)
+        for order in StandingOrder.objects.order_by("customer_key")
+    ] == [
+        ("+15550107001", "+15550190001", "asked by phone", None),
+        ("+15550107002", "", "holidays", passing.until),
+    ]
+    assert len(keep("--lift", "--from-file", str(path))["orders"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -756,6 +756,35 @@ def test_writers__who_was_deactivated_writes_again_once(bland: BlandSandbox) -> 
     assert writers.write_one() == "conv_1", "the first one has written again already"
 
 
+def test_customer_texts__does_what_bland_documents(bland: BlandSandbox) -> None:
+    first = bland.customer_texts("+15550107001", "hello")
+    assert bland.customer_texts("+15550107001", "again") == first
+    senders = [message["sender"] for message in bland.account.rows[first]["messages"]]
+    assert senders == ["USER", "AGENT"] * 2
+    bland.account.set_active(first, False)
+
+    second = bland.customer_texts("+15550107001", "a new one")
+
+    assert second != first
+    assert bland.is_active(second)
+    assert bland.account.rows[second]["messages"][-1]["sender"] == "AGENT"
+    assert not bland.is_active(first)
+
+
+def test_customer_texts__stored_without_an_answer_where_nothing_restarts(
+    bland: BlandSandbox,
+) -> None:
+    first = bland.customer_texts("+15550107001", "hello")
+    bland.account.set_active(first, False)
+    bland.account.restart_after_end_call = False
+
+    assert bland.customer_texts("+15550107001", "anybody?") == first
+
+    assert not bland.is_active(first)
+    last = bland.account.rows[first]["messages"][-1]
+    assert (last["sender"], last["text"]) == ("USER", "anybody?")
+
+
 def test_customer_texts__signed_webhook(bland: BlandSandbox) -> None:
     told: list[tuple[bytes, str]] = []
 

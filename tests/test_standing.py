@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from bland_sms import standing
 from bland_sms.client import by_blands_clock
 from bland_sms.client.clock import note_date
 from bland_sms.erasure import forget, traces
+from bland_sms.mirror import apply_page
 from bland_sms.models import (
     BulkUpdate,
     BulkUpdateItem,
@@ -24,7 +26,9 @@ from bland_sms.models import (
     OrderApplication,
     StandingOrder,
 )
+from bland_sms.payloads import ConversationPayload
 from bland_sms.sandbox import FakeBland
+from bland_sms.sandbox.account import DETAIL_ONLY
 from bland_sms.signals import standing_order_applied, standing_order_suspended
 from bland_sms.sync import refresh
 from bland_sms.updates import run
@@ -434,6 +438,26 @@ def test_look__one_query_for_a_page(fake_bland: FakeBland) -> None:
     with CaptureQueriesContext(connection) as queries:
         standing.look([])
     assert len(queries) == 0
+
+
+@pytest.mark.parametrize("spare", [True, False])
+def test_look__as_many_queries_for_a_whole_page_of_ordered_customers_as_for_few(
+    fake_bland: FakeBland, spare: bool
+) -> None:
+    numbers = [f"+1555010{n}" for n in range(2000, 2102)]
+    standing.make_many([standing.Wish(one) for one in numbers], "x", spare_handed_off=spare)
+    ids = [fake_bland.customer_texts(one, "hi") for one in numbers]
+    cost = {}
+    for name, some in (("first", ids[:2]), ("few", ids[2:12]), ("many", ids[12:])):
+        told = [fake_bland.account.rows[pk] for pk in some]
+        listed = [{k: v for k, v in row.items() if k not in DETAIL_ONLY} for row in told]
+        now = timezone.now()
+        page = [replace(ConversationPayload.from_json(row), observed_at=now) for row in listed]
+        with CaptureQueriesContext(connection) as queries:
+            apply_page(page)
+        cost[name] = len(queries)
+
+    assert cost["many"] == cost["few"]
 
 
 def test_standing__failed_update_is_not_asked_again_by_the_net(fake_bland: FakeBland) -> None:

@@ -21,6 +21,7 @@ from bland_sms.sync import refresh
 
 pytestmark = pytest.mark.django_db
 CUSTOMER = "+15550107001"
+RENEW = "Somebody who may make standing orders must renew it, in their own name."
 LINK = re.compile(r'<a href="([^"#]+)#([^"]+)">See what it deactivated</a>')
 
 
@@ -88,12 +89,15 @@ def test_suspended__address_in_the_command(as_json: bool, page: str) -> None:
     assert told.endswith(f" {page}#{standing.APPLIED}")
 
 
-def test_suspended__for_another_reason_there_is_nothing_to_see(
-    client: Client, staff: AbstractUser
-) -> None:
+def test_suspended__author_is_gone__who_must_renew_it(client: Client, staff: AbstractUser) -> None:
     order = standing.make(CUSTOMER, "by phone")
     params: dict[str, Any] = {"cause": "requester_gone", "who": "kim"}
     StandingOrder.objects.update(suspended_code="not_permitted", suspended_params=params)
     order.refresh_from_db()
 
-    assert standing.suspended_words(order) == order.suspension.advice
+    words = standing.suspended_words(order)
+    assert words == f"{order.suspension.advice} {RENEW}"
+    client.force_login(staff)
+    listed = client.get(reverse("admin:bland_sms_standingorder_changelist")).content.decode()
+    assert f"kim no longer has an account. {RENEW}" in listed
+    assert "See what it deactivated" not in listed

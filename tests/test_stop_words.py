@@ -61,7 +61,7 @@ def test_event_and_filter(fake_bland: FakeBland, client: Client, staff: Any) -> 
 @pytest.mark.django_db
 def test_rule__makes_an_order_for_review(fake_bland: FakeBland, settings: Any, staff: Any) -> None:
     settings.BLAND_SMS = {**settings.BLAND_SMS, "STOP_WORDS_ORDER": True}
-    asked = fake_bland.customer_texts(CUSTOMER, "STOP")
+    asked = fake_bland.customer_texts(CUSTOMER, "Opt-OUT!")
 
     refresh(asked)
     standing.carry_out_waiting()
@@ -69,6 +69,8 @@ def test_rule__makes_an_order_for_review(fake_bland: FakeBland, settings: Any, s
     order = StandingOrder.objects.get()
     assert (order.source, order.needs_review, order.customer) == ("rule", True, CUSTOMER)
     assert not fake_bland.is_active(asked)
+    moment = ConversationEvent.objects.get(kind="asked_to_stop").at
+    assert order.reason == f"The customer wrote “opt out”, {moment:%Y-%m-%d %H:%M} UTC"
     standing.lift(order, staff)
     fake_bland.customer_texts(CUSTOMER, "hello again")
     refresh(asked)
@@ -103,6 +105,17 @@ def test_where__deactivates_what_is_long_idle(fake_bland: FakeBland) -> None:
     assert done["counts"]["changed"] == 2
     assert BulkUpdate.objects.get().selection == filters
     assert where(filters) == {"count": 0, "ids": []}
+
+
+@pytest.mark.django_db
+def test_where__dry_run_names_ten(fake_bland: FakeBland) -> None:
+    for n in range(12):
+        refresh(fake_bland.add(user_number=f"+15550107{n:03d}"))
+
+    tried = where("status=active", "--dry-run")
+
+    assert (tried["count"], len(tried["ids"])) == (12, 10)
+    assert fake_bland.requests("PATCH") == []
 
 
 @pytest.mark.django_db

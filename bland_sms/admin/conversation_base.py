@@ -64,13 +64,8 @@ class ConversationBase(PagedAdmin[Conversation]):
             badge = format_html(
                 '{} <span class="bland-sms-badge bland-sms-{}">{}</span>', badge, state, words
             )
-        if getattr(conversation, KEPT, None) is not None:
-            badge = format_html(
-                '{} <span class="bland-sms-badge bland-sms-kept">{}</span>',
-                badge,
-                _("kept inactive"),
-            )
-        return badge
+        kept = getattr(conversation, KEPT, "")
+        return format_html("{} {}", badge, kept) if kept else badge
 
     def of_customer(
         self, request: HttpRequest, conversation: Conversation

@@ -185,7 +185,7 @@ class ConversationAdmin(ConversationPage, ConversationActions):
             changelist = response.context_data.get("cl")
             if changelist is not None:
                 add_requested_changes(changelist.result_list)
-                add_kept(changelist.result_list)
+                add_kept(request, self.admin_site, changelist.result_list)
         return response
 
     def _add_search_hints(self, request: HttpRequest, context: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from .. import standing
 from ..models import BulkUpdate, Conversation, StandingOrder
 
 KEPT = "bland_sms_kept"
-"""Attribute of a row: the order that keeps it inactive."""
+"""Attribute of a row: the line about the order that keeps it inactive."""
 MOST_UNDOING = 20
 """Orders that are named before conversations are reactivated."""
 CONVERSATION = "conversation"
@@ -74,13 +74,28 @@ def undoing_context(draft: BulkUpdate, site: AdminSite) -> dict[str, Any]:
     }
 
 
-def add_kept(rows: Collection[Conversation]) -> None:
+def add_kept(request: HttpRequest, site: AdminSite, rows: Collection[Conversation]) -> None:
     """Set :data:`KEPT` on the rows of one page that an order keeps inactive."""
+    may_see = request.user.has_perm("bland_sms.view_standingorder")
+    may_lift = may_see and request.user.has_perm("bland_sms.lift_standingorder")
     found = orders_of_rows(rows)
     for row in rows:
         acting = [order for order in found.get(row.pk, ()) if order.state == "in_force"]
         if acting:
-            setattr(row, KEPT, acting[0])
+            setattr(row, KEPT, _line(site, acting[0], may_see=may_see, may_lift=may_lift))
+
+
+def _line(site: AdminSite, order: StandingOrder, *, may_see: bool, may_lift: bool) -> SafeString:
+    """The badge and the words, with the way to the order's page, which has the button."""
+    line = format_html(
+        '<span class="bland-sms-badge bland-sms-kept">{}</span> <span class="bland-sms-reason">{}',
+        _("kept inactive"),
+        since_words(order) if may_see else "",
+    )
+    url = order_url(site, "change", order) if may_lift else ""
+    if url:
+        line = format_html('{}: <a href="{}">{}</a>', line, url, _("Lift"))
+    return format_html("{}</span>", line)
 
 
 def kept_context(request: HttpRequest, site: AdminSite, row: Conversation) -> dict[str, Any]:
@@ -115,7 +130,7 @@ def shown_suspension(
     """
     if order.state != "suspended":
         return SafeString("")
-    words = order.suspension.advice if with_step else order.suspension.as_sentence
+    words = standing.why_suspended(order, with_step=with_step)
     url = order_url(site, "change", order)
     if not (url and standing.tells_what_it_did(order)):
         return conditional_escape(words)
@@ -161,11 +176,23 @@ def until_words(order: StandingOrder) -> str:
 
 def kept_words(order: StandingOrder) -> str:
     """Such as "Kept inactive since 1 March by dana, for good"."""
-    values = {
+    values = _values(order)
+    if order.until is None:
+        return _("Kept inactive since %(since)s by %(by)s, for good") % values
+    return _("Kept inactive since %(since)s by %(by)s, until %(until)s") % values
+
+
+def since_words(order: StandingOrder) -> str:
+    """The same beside the badge, which says what it is about."""
+    values = _values(order)
+    if order.until is None:
+        return _("since %(since)s by %(by)s, for good") % values
+    return _("since %(since)s by %(by)s, until %(until)s") % values
+
+
+def _values(order: StandingOrder) -> dict[str, str]:
+    return {
         "since": date_format(timezone.localtime(order.starts_at), "SHORT_DATE_FORMAT"),
         "by": order_author(order),
         "until": until_words(order),
     }
-    if order.until is None:
-        return _("Kept inactive since %(since)s by %(by)s, for good") % values
-    return _("Kept inactive since %(since)s by %(by)s, until %(until)s") % values

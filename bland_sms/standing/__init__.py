@@ -19,8 +19,9 @@ if TYPE_CHECKING:
         suspended_words,
         tells_what_it_did,
         visible_orders,
+        why_suspended,
     )
-    from .reading import Wish, read_customers, read_until
+    from .reading import Wish, is_table, read_customers, read_until
     from .rows import active_conversations, is_about, keeps, names_of, wants
     from .rule import COUNT_CAP, asked_to_stop, look_for_stop_words
 
@@ -31,8 +32,8 @@ __getattr__ = on_demand(
     ending="expire forget_orders lift lift_many orders_of_key",
     making="OrderError is_visible key_of make make_many our_number",
     orders="APPLIED again orders_of renew review see_words suspended_words tells_what_it_did "
-    "visible_orders",
-    reading="Wish read_customers read_until",
+    "visible_orders why_suspended",
+    reading="Wish is_table read_customers read_until",
     rows="active_conversations is_about keeps names_of wants",
     rule="COUNT_CAP asked_to_stop look_for_stop_words",
 )
@@ -52,6 +53,7 @@ __all__ = [
     "forget_orders",
     "how_long",
     "is_about",
+    "is_table",
     "is_visible",
     "keeps",
     "key_of",
@@ -74,4 +76,5 @@ __all__ = [
     "tells_what_it_did",
     "visible_orders",
     "wants",
+    "why_suspended",
 ]

@@ -53,6 +53,20 @@ def tells_what_it_did(order: StandingOrder) -> bool:
     )
 
 
+def why_suspended(order: StandingOrder, *, with_step: bool = True) -> str:
+    """Why an order is suspended, who must renew it where its author may not act any more, and else
+    what to do.
+
+    Args:
+        with_step: And what to do.
+    """
+    words = order.suspension.advice if with_step else order.suspension.as_sentence
+    if order.suspended_code != "not_permitted":
+        return words
+    renewing = _("Somebody who may make standing orders must renew it, in their own name.")
+    return f"{words} {renewing}"
+
+
 def suspended_words(order: StandingOrder, address: Callable[[str], str] = str) -> str:
     """Why an order is suspended, what to do, and where to see what opens the conversations; for
     places without links.
@@ -60,7 +74,7 @@ def suspended_words(order: StandingOrder, address: Callable[[str], str] = str) -
     Args:
         address: Makes a whole address of the path of a page.
     """
-    words = order.suspension.advice
+    words = why_suspended(order)
     if not tells_what_it_did(order):
         return words
     try:

@@ -52,7 +52,7 @@ def read_customers(source: str | BinaryIO) -> list[Wish]:
         ListError: it is empty, too long, or no list.
     """
     if isinstance(source, str):
-        if CUSTOMER not in _heading(source.lstrip().partition("\n")[0]):
+        if not is_table(source):
             return [_from_line(line) for line in read_text(source)]
         source = io.BytesIO(source.lstrip().encode())
     rows = [(number, cells) for number, cells in rows_of_file(source) if any(map(str.strip, cells))]
@@ -65,6 +65,11 @@ def read_customers(source: str | BinaryIO) -> list[Wish]:
     if len(rows) == 1:
         raise ListError("list_empty")
     return [wish for row in rows[1:] if (wish := _from_row(names, row)) is not None]
+
+
+def is_table(text: str) -> bool:
+    """Whether a text is a table that says in its first row what its columns are."""
+    return CUSTOMER in _heading(text.lstrip().partition("\n")[0])
 
 
 def read_until(text: str) -> datetime:

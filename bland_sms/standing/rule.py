@@ -14,7 +14,8 @@ from django.utils.translation import gettext as _
 from ..client import by_blands_clock
 from ..conf import get_settings
 from ..database import batches
-from ..models import Conversation, ConversationEvent, StandingOrder
+from ..models import Conversation, ConversationEvent, Message, StandingOrder
+from ..stop_words import word_in
 from .making import OrderError, Source, make
 
 logger = logging.getLogger("bland_sms.standing")
@@ -71,11 +72,10 @@ def _look(rows: Sequence[Conversation]) -> None:
         known = StandingOrder.objects.filter(customer_key=row.customer_key)
         if known.filter(starts_at__gte=starts_at).exists():
             continue  # made of it already, and perhaps lifted since
-        moment = event.at.strftime("%Y-%m-%d %H:%M UTC")
         try:
             make(
                 row.user_number,
-                _("The customer asked to stop, %s") % moment,
+                _reason(event),
                 requested_by_name=AUTHOR,
                 source=Source.RULE,
                 needs_review=True,
@@ -84,3 +84,13 @@ def _look(rows: Sequence[Conversation]) -> None:
         except OrderError as error:
             if error.code != "order_exists":
                 raise
+
+
+def _reason(event: ConversationEvent) -> str:
+    """With the word, as the setting has it, and the time."""
+    values = {"at": event.at.strftime("%Y-%m-%d %H:%M UTC")}
+    messages = Message.objects.filter(conversation=event.conversation_id, created_at=event.at)
+    for text in messages.order_by("pk").values_list("text", flat=True):
+        if word := word_in(text):
+            return _("The customer wrote “%(word)s”, %(at)s") % {**values, "word": word}
+    return _("The customer asked to stop, %s") % values["at"]

@@ -15,6 +15,8 @@ from bland_sms import standing
 from bland_sms.customers import bare
 from bland_sms.management.id_files import decoded
 from bland_sms.models import StandingOrder
+from bland_sms.pasting import ListError
+from bland_sms.standing import Wish
 
 MOST_LISTED = 1000
 
@@ -31,7 +33,11 @@ class Command(BaseCommand):
         verb.add_argument("--lift", action="store_true", help="lift the orders of each customer")
         verb.add_argument("--list", action="store_true", help="list the orders that are not over")
         parser.add_argument("customers", nargs="*", metavar="CUSTOMER", help="numbers or addresses")
-        parser.add_argument("--from-file", metavar="FILE", help="one customer a line; - is stdin")
+        parser.add_argument(
+            "--from-file",
+            metavar="FILE",
+            help="one customer a line, or the CSV of the page; - is stdin",
+        )
         parser.add_argument("--reason", default="", help="needed with --add")
         parser.add_argument(
             "--until",
@@ -46,52 +52,57 @@ class Command(BaseCommand):
         if options["list"]:
             self._tell(StandingOrder.objects.filter(StandingOrder.not_over())[:MOST_LISTED], [])
             return
-        customers = self._customers(options["customers"], options["from_file"])
-        if not customers:
+        wishes = self._wishes(options["customers"], options["from_file"])
+        if not wishes:
             raise CommandError("name at least one customer", returncode=2)
         done: list[StandingOrder] = []
         problems: list[str] = []
         if options["add"]:
-            if not options["reason"].strip():
+            if not options["reason"].strip() and not all(wish.reason for wish in wishes):
                 raise CommandError("--add needs a --reason", returncode=2)
             until = _moment(options["until"])
-            for number, customer in enumerate(customers, 1):
+            outcomes = standing.make_many(
+                wishes, options["reason"], agent_number=options["our_number"], until=until
+            )
+            for wish, outcome in zip(wishes, outcomes, strict=True):
+                if isinstance(outcome, StandingOrder):
+                    done.append(outcome)
+                else:
+                    problems.append(_problem(wish, f"{outcome.code}: {outcome}"))
+        else:
+            for wish in wishes:
                 try:
-                    done.append(
-                        standing.make(
-                            customer,
-                            options["reason"],
-                            agent_number=options["our_number"],
-                            until=until,
-                        )
+                    orders = standing.orders_of(
+                        wish.customer, options["our_number"] or wish.agent_number or ""
                     )
                 except standing.OrderError as error:
-                    # Not the number itself: what is written here ends up in logs.
-                    problems.append(f"line {number} (…{customer[-2:]}): {error.code}: {error}")
-        else:
-            for number, customer in enumerate(customers, 1):
-                try:
-                    orders = standing.orders_of(customer, options["our_number"])
-                except standing.OrderError as error:
-                    problems.append(f"line {number} (…{customer[-2:]}): {error.code}: {error}")
+                    problems.append(_problem(wish, f"{error.code}: {error}"))
                     continue
                 done += standing.lift_many(orders)
                 if not orders:
-                    problems.append(f"line {number} (…{customer[-2:]}): no order is in force")
+                    problems.append(_problem(wish, "no order is in force"))
         self._tell(done, problems)
         if problems:
             raise CommandError("\n".join(problems))
 
-    def _customers(self, arguments: list[str], file_name: str | None) -> list[str]:
-        lines = list(arguments)
+    def _wishes(self, arguments: list[str], file_name: str | None) -> list[Wish]:
+        """Whom: a customer a line, each once, or a table that may say more of each."""
+        text = ""
         if file_name == "-" or (not arguments and file_name is None and not sys.stdin.isatty()):
-            lines += sys.stdin.read().splitlines()
+            text = sys.stdin.read()
         elif file_name is not None:
             try:
-                lines += decoded(Path(file_name).read_bytes()).splitlines()
+                text = decoded(Path(file_name).read_bytes())
             except (OSError, UnicodeDecodeError) as error:
                 raise CommandError(f"{file_name}: {error}", returncode=2) from None
-        return list(dict.fromkeys(line.strip() for line in lines if bare(line)))
+        named = [Wish(one, number) for number, one in enumerate(_lines(arguments), 1)]
+        if not standing.is_table(text):
+            lines = [one for one in _lines(text.splitlines()) if one not in arguments]
+            return named + [Wish(one, number) for number, one in enumerate(lines, len(named) + 1)]
+        try:
+            return named + standing.read_customers(text)
+        except ListError as error:
+            raise CommandError(f"{file_name}: {error}", returncode=2) from None
 
     def _tell(self, orders: Any, problems: list[str]) -> None:
         told = [_as_dict(order) for order in orders]
@@ -120,6 +131,15 @@ def _as_dict(order: StandingOrder) -> dict[str, Any]:
         "suspended_code": order.suspended_code,
         "suspended_message": standing.suspended_words(order),
     }
+
+
+def _lines(lines: list[str]) -> list[str]:
+    return list(dict.fromkeys(line.strip() for line in lines if bare(line)))
+
+
+def _problem(wish: Wish, words: str) -> str:
+    """Without the number itself: what is written here ends up in logs."""
+    return f"line {wish.number} (…{wish.customer[-2:]}): {words}"
 
 
 def _moment(text: str | None) -> datetime | None:
