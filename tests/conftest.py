@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +118,15 @@ def process(sandbox: BlandSandbox) -> Iterator[Start]:
             },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         running.append(child)
         return child
 
     yield begin
     for child in running:
-        child.kill()
+        with suppress(ProcessLookupError):  # it and what it started, such as behind a reloader
+            os.killpg(child.pid, signal.SIGKILL)
         child.wait()
 
 
