@@ -13,7 +13,7 @@ import pytest
 from django.contrib.auth.models import AbstractUser, Permission
 from django.test import Client
 
-from bland_sms.admin import triage
+from bland_sms.admin import ConversationAdmin, triage
 from bland_sms.models import BulkUpdate, Conversation
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.sync import refresh
@@ -132,6 +132,24 @@ def test_place__counts_no_further_than_the_cap(
 def test_place__odd_filters_are_no_error(filters: str, desk: Client, account: BlandSandbox) -> None:
     for at in ("", "yesterday", "2026-13-45T99:00:00Z", "2026-01-01", "\0"):
         assert "Back to the list" in page(desk, "c1", _changelist_filters=filters, at=at)
+
+
+def test_place__other_classes_may_change_the_query(
+    desk: Client, account: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the mixin of django-admin-edit-mode, which takes its own parameter out."""
+    get_instance = ConversationAdmin.get_changelist_instance
+
+    def changed(self: ConversationAdmin, request: Any) -> Any:
+        request.GET._mutable = True
+        request.GET.pop("list_edit_mode", None)
+        request.GET._mutable = False
+        return get_instance(self, request)
+
+    monkeypatch.setattr(ConversationAdmin, "get_changelist_instance", changed)
+    kept = {"_changelist_filters": "status=active&list_edit_mode=1"}
+    _before, words, _after, _back = place(page(desk, "c0", **kept))
+    assert words == "1 of 5"
 
 
 def test_deactivate__stays_on_the_thread_and_offers_the_next(
