@@ -1166,6 +1166,8 @@ def test_transcript__odd_attachments_are_no_error(
         ({"media_url": "mms:7"}, "Attachment (not shown)"),
         ({"attachments": {"url": "https://a.b/c"}}, "Attachment"),
         ({"media_url": "https://a.b/c"}, "Attachment"),
+        ({"location": {"latitude": 1.5}}, "Attachment (not shown)"),
+        ({"contacts": [{"name": "Ann"}]}, "Attachment (not shown)"),
         ({"app_card": {"title": "Pay"}}, "Card"),
         ({"message": None}, "(no text)"),
         ({"message": " \n"}, "(no text)"),

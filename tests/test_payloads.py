@@ -406,15 +406,16 @@ def test_conversation_payload__renamed_field(newer: str, older: str, column: str
         ("curr_pathway_version", "pathway_version", "pathway_version"),
     ],
 )
-@pytest.mark.parametrize("nothing", [None, ["odd"]])
+@pytest.mark.parametrize("nothing", [None, "", ["odd"]])
 def test_conversation_payload__null_does_not_hide_the_older_name(
     newer: str, older: str, column: str, nothing: Any
 ) -> None:
     payload = read(**{newer: nothing, older: "old"})
 
     assert getattr(payload, column) == "old"
-    assert payload.extra == ({} if nothing is None else {newer: nothing})
+    assert payload.extra == ({newer: nothing} if nothing else {})
     assert getattr(read(**{newer: None, older: None}), column) == ""
+    assert getattr(read(**{newer: "", older: None}), column) == ""
     assert getattr(read(**{newer: ["odd"], older: None}), column) is ABSENT
 
 

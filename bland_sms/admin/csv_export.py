@@ -20,8 +20,13 @@ from ..models import Conversation
 logger = logging.getLogger("bland_sms.downloads")
 
 _PHONE_NUMBER = re.compile(r"\+?[0-9]{1,15}", re.ASCII)
-_FORMULA = re.compile(r"(\A|[;|\t\v\f\r\n\x85\u2028\u2029])([\s\"'\0]*)(?=[=+\-@＝＋－＠])")
-"""Where a formula could begin: a cell, or what follows another separator or a line break in it."""
+_INVISIBLE = r"\s\"'\0-\x1f\x7f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+_SIGN = r"=+\-@＝＋－＠﹦﹢﹣﹫\u2212"
+_FORMULA = re.compile(
+    rf"(\A|[;|\t\v\f\r\n\x1c-\x1e\x85\u2028\u2029])([{_INVISIBLE}]*)(?=[{_SIGN}])"
+)
+"""Where a formula could begin: a cell, or what follows another separator or a line break in it.
+What programs take for white space, or leave out, does not count."""
 _CONTROL_STARTS = ("\t", "\r", "\0")
 
 

@@ -25,6 +25,7 @@ SAME_CHANGE = timedelta(minutes=10)
 """Between Bland's time of a change and ours of the update that asked for it."""
 INDENT = "    "
 ATTACHMENT_NAMES = ("attachments", "attachment", "media", "media_url", "media_urls")
+TEXT_NAMES = ("id", "message", "text", "value")
 ADDRESS_NAMES = ("url", "media_url", "href", "link", "src")
 
 
@@ -143,6 +144,12 @@ def _notes(message: Message, links: tuple[str, ...]) -> tuple[str, ...]:
     if message.extra.get("app_card"):
         notes.append(_("Card"))
     attached = [message.attachments, *(message.extra.get(name) for name in ATTACHMENT_NAMES)]
+    if not (message.text.strip() or notes):  # nothing but what has a name of its own, as a location
+        attached += [
+            value
+            for name, value in message.extra.items()
+            if isinstance(value, (dict, list)) and name not in TEXT_NAMES
+        ]
     if any(attached) and not links:
         notes.append(_("Attachment (not shown)"))
     if not message.text.strip() and not links and not notes:

@@ -27,7 +27,7 @@ def read_columns(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The columns that were told, and whatever else Bland sent, unusable values included.
 
-    A null under one name says nothing where another name tells a value.
+    A null or an empty text under one name says nothing where another name tells a value.
     """
     told: dict[str, Any] = {}
     unread = dict(data)
@@ -35,7 +35,7 @@ def read_columns(
         present = [name for name in names if name in unread]
         if not present:
             continue
-        is_null = True
+        is_null, is_empty = True, False
         for name in present:
             value = unread[name]
             if value is None:
@@ -43,9 +43,14 @@ def read_columns(
                 continue
             is_null = False
             value = read(value, latest)
-            if value is not ABSENT and column not in told:
+            if value == "":
+                is_empty = True
+                del unread[name]
+            elif value is not ABSENT and column not in told:
                 told[column] = value
                 del unread[name]
+        if is_empty:
+            told.setdefault(column, "")
         if is_null and (empty := read(None, latest)) is not ABSENT:
             told[column] = empty
     return told, unread
