@@ -75,7 +75,7 @@ def place_of(
         filters.pop(name, None)
     asked = copy(request)
     # One of its own, as it is in any request: other people's classes change it, and lock it again.
-    asked.GET = QueryDict(filters.urlencode())  # type: ignore[assignment]
+    asked.GET = QueryDict(filters.urlencode())
     try:
         changelist = model_admin.get_changelist_instance(asked)
     except (IncorrectLookupParameters, DisallowedModelAdminLookup):
