@@ -18,11 +18,13 @@ def free_port() -> int:
 
 
 class PostgreSQL:
-    """A server with one database; a crash is ``immediate``, a restart by hand is ``fast``."""
+    """A server with one database, which ends by a crash (``immediate``), for a restart by hand
+    (``fast``), or which is only ``read-only`` until it is started again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        self._is_read_only = False
         folder.mkdir()
         if os.getuid() == 0:
             for above in [*folder.parents][:3]:
@@ -51,12 +53,29 @@ class PostgreSQL:
             timeout=120,
         )
 
+    def _set_read_only(self, value: str) -> None:
+        """For all sessions, also those that are open: as a server that became a standby."""
+        import psycopg
+
+        options = "-c default_transaction_read_only=off"
+        with psycopg.connect(self.url, options=options, autocommit=True) as connection:
+            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+            connection.execute("SELECT pg_reload_conf()")
+
     def start(self) -> None:
+        if self._is_read_only:
+            self._set_read_only("off")
+            self._is_read_only = False
+            return
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         data, log = str(self.folder / "data"), str(self.folder / "log")
         self._run("pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start")
 
     def stop(self, mode: str = "immediate") -> None:
+        if mode == "read-only":
+            self._set_read_only("on")
+            self._is_read_only = True
+            return
         data = self.folder / "data"
         try:
             self._run("pg_ctl", "-D", str(data), "-m", mode, "-w", "stop")

@@ -104,8 +104,8 @@ def test_carry_out__up_to_inline_limit_here_and_more_by_a_worker(
 def test_take_turn__hands_on_after_work_seconds(
     sandbox: BlandSandbox, copied: Copied, started: Started, set_bland: Any
 ) -> None:
-    set_bland(WORK_SECONDS=2, MAX_CONCURRENCY=1)
-    sandbox.latency_seconds = 0.2
+    set_bland(WORK_SECONDS=4, MAX_CONCURRENCY=1)
+    sandbox.latency_seconds = 0.1
     bulk_update = started(copied(60))
 
     work("update", bulk_update.pk)
@@ -161,15 +161,22 @@ def test_take_turn__waits_until_a_dead_workers_lease_lapses(
 
 @pytest.mark.django_db(transaction=True)
 def test_take_turn__returns_when_the_lease_is_renewed(
-    sandbox: BlandSandbox, copied: Copied, started: Started
+    sandbox: BlandSandbox, copied: Copied, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bulk_update = started(copied(30))
     lease(bulk_update, timedelta(seconds=10))
+    has_looked, is_renewed = threading.Event(), dispatching._is_renewed
+
+    def look(*args: Any) -> bool:
+        has_looked.set()
+        return is_renewed(*args)
+
+    monkeypatch.setattr(dispatching, "_is_renewed", look)
     turn = threading.Thread(target=in_thread, args=(bulk_update,))
     turn.start()
-    time.sleep(0.3)  # it has looked
+    assert has_looked.wait(60)
     BulkUpdate.objects.update(lease_until=timezone.now() + timedelta(seconds=14))
-    turn.join(8)
+    turn.join(60)
 
     assert not turn.is_alive()
     assert not sandbox.requests("PATCH")
@@ -278,15 +285,16 @@ def test_take_turn__asks_for_a_worker_for_what_another_one_left_when_it_died(
 def test_take_turn__goes_on_without_another_worker(
     dispatch: str, sandbox: BlandSandbox, copied: Copied, started: Started, set_bland: Any
 ) -> None:
-    set_bland(DISPATCH=f"tests.test_dispatching.{dispatch}", WORK_SECONDS=1, MAX_CONCURRENCY=1)
-    sandbox.latency_seconds = 0.15
-    bulk_update = started(copied(20))
+    # What is sent last has half a second to be answered, before the turn ends and it is in doubt.
+    set_bland(DISPATCH=f"tests.test_dispatching.{dispatch}", WORK_SECONDS=3, MAX_CONCURRENCY=1)
+    sandbox.latency_seconds = 0.1
+    bulk_update = started(copied(30))
 
     work("update", bulk_update.pk)
 
     assert status(bulk_update) == "finished"
     assert asked
-    assert len(sandbox.requests("PATCH")) == 20
+    assert len(sandbox.requests("PATCH")) == 30
 
 
 @pytest.mark.parametrize("dispatch", ["no_worker", "at_once", "missing"])
@@ -344,6 +352,7 @@ def test_work__thirty_time_limits_at_random_moments(
     assert limits > 10
     assert handed_on >= limits - 2  # but for one that comes in the middle of handing on
 
+    set_bland(WORK_SECONDS=600)
     work("update", bulk_update.pk)
 
     assert bulk_update.counts()["changed"] == 2000
