@@ -275,15 +275,20 @@ def test_standing__two_orders_of_two_people(fake_bland: FakeBland, django_user_m
     assert (first.applications.count(), second.applications.count()) == (1, 1)
 
 
-@pytest.mark.parametrize("end", ["lifted", "expired"])
-def test_standing__second_order_takes_over_what_waits(fake_bland: FakeBland, end: str) -> None:
-    first, second = order_for(agent_number=OURS), order_for()
+@pytest.mark.parametrize("end", ["lifted", "expired", "author deactivated"])
+def test_standing__second_order_takes_over_what_waits(
+    fake_bland: FakeBland, staff: AbstractUser, end: str
+) -> None:
+    first, second = order_for(agent_number=OURS, requested_by=staff), order_for()
     new = fake_bland.customer_texts(CUSTOMER, "hi", agent_number=OURS)
     refresh(new)
     assert first.applications.count() == 1
 
     if end == "lifted":
         standing.lift(first)
+    elif end == "author deactivated":
+        staff.is_active = False
+        staff.save()
     else:
         StandingOrder.objects.filter(pk=first.pk).update(until=timezone.now())
     standing.carry_out_waiting()
