@@ -220,6 +220,25 @@ def test_page__buttons_and_what_it_did(lead: Client, fake_bland: FakeBland) -> N
     assert lead.get(page_of(order, "lift")).status_code == 405
 
 
+def test_update__leads_to_its_orders(
+    lead: Client, staff: AbstractUser, fake_bland: FakeBland
+) -> None:
+    order = standing.make(CUSTOMER, "by phone")
+    refresh(fake_bland.customer_texts(CUSTOMER, "hi"))
+    bulk_update = BulkUpdate.objects.get(source="standing")
+    page = reverse("admin:bland_sms_bulkupdate_change", args=[bulk_update.pk])
+    link = f'<a href="{page_of(order)}">Order {order.pk}</a>'
+    assert link in text_of(lead.get(page))
+
+    staff.is_superuser = False
+    staff.save()
+    staff.user_permissions.set(Permission.objects.filter(codename="view_bulkupdate"))
+    shown = lead.get(page)
+
+    assert shown.status_code == 200
+    assert link not in text_of(shown)
+
+
 def test_export(lead: Client) -> None:
     order = standing.make(CUSTOMER, "by phone")
 

@@ -10,15 +10,18 @@ from django.http import HttpRequest, QueryDict
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.html import conditional_escape, format_html
+from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from .. import standing
 from ..models import BulkUpdate, Conversation, StandingOrder
+from .sight import sight_of
 
 KEPT = "bland_sms_kept"
 """Attribute of a row: the line about the order that keeps it inactive."""
+MOST_NAMED = 20
+"""Orders on the page of an update."""
 MOST_UNDOING = 20
 """Orders that are named before conversations are reactivated."""
 CONVERSATION = "conversation"
@@ -136,6 +139,31 @@ def shown_suspension(
         return conditional_escape(words)
     link = f"{url}#{standing.APPLIED}"
     return format_html('{} <a href="{}">{}</a>.', words, link, standing.see_words())
+
+
+def order_facts(
+    request: HttpRequest, site: AdminSite, bulk_update: BulkUpdate
+) -> list[tuple[str, SafeString]]:
+    """For the page of an update: the standing orders that it is of."""
+    may_see = request.user.has_perm("bland_sms.view_standingorder")
+    if bulk_update.source != BulkUpdate.Source.STANDING or not may_see:
+        return []
+    ids = bulk_update.order_applications.order_by().values("order")
+    seen = sight_of(request, site).conversations
+    found = standing.visible_orders(StandingOrder.objects.filter(pk__in=ids), seen)
+    orders = list(found.order_by("pk")[: MOST_NAMED + 1])
+    links = [
+        format_html(
+            '<a href="{}">{}</a>', order_url(site, "change", order), _("Order %d") % order.pk
+        )
+        for order in orders[:MOST_NAMED]
+        if order_url(site, "change", order)
+    ]
+    if not links:
+        return []
+    more = "" if len(orders) <= MOST_NAMED else ", …"
+    joined = format_html("{}{}", format_html_join(", ", "{}", ((link,) for link in links)), more)
+    return [(_("Standing orders"), joined)]
 
 
 def order_url(site: AdminSite, name: str, order: StandingOrder) -> str:

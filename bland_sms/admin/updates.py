@@ -27,6 +27,7 @@ from .conversations import ConversationAdmin
 from .csv_export import csv_response
 from .formatting import Unlogged, shown_time
 from .item_pages import AFTER, item_page
+from .kept import order_facts
 from .large_forms import tells_when_too_large
 from .launching import forget, update_link
 from .ledger_search import UNDONE_BY, add_undone_by, search_condition
@@ -242,7 +243,11 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
             "show_save": False,
             "show_save_and_continue": False,
             "bland_sms_facts": [
-                (name, Unlogged(it)) for name, it in self._facts(bulk_update, undone)
+                (name, Unlogged(it))
+                for name, it in (
+                    *self._facts(bulk_update, undone),
+                    *order_facts(request, self.admin_site, bulk_update),
+                )
             ],
             "bland_sms_status": self.shown_status(bulk_update),
             "bland_sms_progress": {**progress, "note": Unlogged(progress["note"])},
