@@ -148,6 +148,13 @@ class Ledger(RuleBasedStateMachine):
         if bulk_update is not None and bulk_update.status != "draft":
             decide(bulk_update)
 
+    @rule(data=st.data(), seen=st.lists(st.sampled_from(IDS), min_size=1, unique=True))
+    def cancel_some(self, data: st.DataObject, seen: list[str]) -> None:
+        """By a person who sees only some of the conversations, whoever has claimed them."""
+        bulk_update = self._any(data)
+        if bulk_update is not None and bulk_update.status != "draft":
+            cancel(bulk_update, visible=Conversation.objects.filter(pk__in=seen))
+
     @rule(data=st.data())
     def take_back(self, data: st.DataObject) -> None:
         bulk_update = self._any(data)
@@ -197,6 +204,11 @@ class Ledger(RuleBasedStateMachine):
             if item.previous_is_active is not None:
                 asked = item.bulk_update.is_active
                 assert (item.state == "unchanged") == (item.previous_is_active is asked)
+
+    @invariant()
+    def what_is_called_back_does_not_wait_to_be_asked(self) -> None:
+        waiting = BulkUpdateItem.objects.filter(state="waiting")
+        assert not waiting.filter(error_params__isnull=False).exists()
 
     @invariant()
     def nothing_is_asked_again_that_is_known_to_be_done(self) -> None:
