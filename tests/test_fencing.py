@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -24,11 +25,12 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from bland_sms import database
+from bland_sms import database, sync
 from bland_sms.leases import Fence, LostLeaseError
 from bland_sms.management.commands import bland_sms_work
-from bland_sms.models import BulkUpdate, Conversation, WebhookDelivery
+from bland_sms.models import BulkUpdate, Conversation, SyncRun, WebhookDelivery
 from bland_sms.sandbox import BlandSandbox
+from bland_sms.sync import runs
 from bland_sms.updates import cancel, run, waiting_updates
 from tests.conftest import wait_until
 
@@ -303,6 +305,23 @@ def test_work__picks_what_nobody_has_locked(
     call_command("bland_sms_work", "--once", stdout=StringIO())
     assert stuck.counts()["changed"] == 5
     assert state_of("crashed") == "processed"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite locks its file, not a row")
+def test_sync__does_not_wait_for_one_that_stands_still(
+    sandbox: BlandSandbox, frozen: Callable[..., Any]
+) -> None:
+    lapsed = timezone.now() - timedelta(seconds=1)
+    values = {"lease_key": runs.LEASE_KEY, "lease_token": uuid.uuid4(), "lease_until": lapsed}
+    dead = SyncRun.objects.create(mode="incremental", status="running", **values)
+
+    with frozen(SyncRun.objects.filter(pk=dead.pk)):
+        assert sync.run().status == "skipped"
+
+    assert sync.run().status == "finished"
+    dead.refresh_from_db()
+    assert (dead.status, dead.lease_key) == ("incomplete", None)
 
 
 @pytest.mark.django_db(transaction=True)

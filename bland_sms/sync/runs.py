@@ -12,7 +12,7 @@ from django.db import IntegrityError
 from django.db.models import Q
 from django.utils import timezone
 
-from ..database import write_transaction
+from ..database import not_locked, write_transaction
 from ..models import Conversation, SyncRun
 from ..reasons import Failure
 
@@ -49,15 +49,19 @@ def begin(run: SyncRun, *, wait_seconds: float = 0, stopped: threading.Event | N
 def _take_lease(run: SyncRun) -> bool:
     """Take the lease and save the run, or leave it unsaved if another run holds the lease."""
     now = timezone.now()
-    SyncRun.objects.filter(SyncRun.unleased(), lease_key=LEASE_KEY).update(
-        lease_key=None,
-        lease_token=None,
-        lease_until=None,
-        status=Status.INCOMPLETE,
-        error_code="process_ended",
-        error_params={},
-        finished_at=now,
-    )
+    dead = SyncRun.objects.filter(SyncRun.unleased(), lease_key=LEASE_KEY)
+    with write_transaction(SyncRun):
+        # One that stands still in its write transaction holds its lease until that has ended.
+        free = list(not_locked(dead).values_list("pk", flat=True))
+        SyncRun.objects.filter(pk__in=free).update(
+            lease_key=None,
+            lease_token=None,
+            lease_until=None,
+            status=Status.INCOMPLETE,
+            error_code="process_ended",
+            error_params={},
+            finished_at=now,
+        )
     run.started_at = run.walk_began_at = now
     run.lease_key = LEASE_KEY
     run.begin_lease()
