@@ -21,7 +21,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
 django.setup()
 
 from django.core.management.base import BaseCommand  # noqa: E402
-from playwright.sync_api import Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Locator, Page, sync_playwright  # noqa: E402
 
 from project.management.commands.demo import LOGIN, PASSWORD, Children, Demo  # noqa: E402
 
@@ -49,26 +49,27 @@ def main() -> None:
 
 def walk(page: Page, demo: Demo) -> None:
     """The tutorial, a picture for each of its sections."""
+    rows = page.locator("#result_list tbody tr")
     conversations = f"{demo.url}/admin/bland_sms/conversation/"
     page.goto(conversations)
     page.fill("#id_username", LOGIN)
     page.fill("#id_password", PASSWORD)
     page.click("input[type=submit]")
     page.wait_for_url(conversations)
-    take(page, "conversations", 700)
+    take(page, "conversations", rows.nth(7))
 
     page.goto(f"{conversations}{FILTERS}")
     ids = [box.get_attribute("value") for box in page.locator("input.action-select").all()]
     number = page.locator("th.field-customer").nth(3).inner_text()
     page.goto(f"{conversations}?q={number[-4:]}")
-    take(page, "search", 460)
+    take(page, "search", rows.last)
     page.goto(f"{conversations}{FILTERS}")
     page.locator("th.field-customer a").nth(3).click()
     page.get_by_role("link", name="Download as text").wait_for()  # once its messages are copied
-    take(page, "conversation", 1020)
+    take(page, "conversation", page.locator(".bland-sms-thread").last)
     page.get_by_role("button", name="Deactivate", exact=True).click()
     page.get_by_text("1 conversation deactivated").wait_for()
-    take(page, "deactivated", 420)
+    take(page, "deactivated", page.locator(".bland-sms-facts").first)
 
     page.goto(f"{conversations}{FILTERS}")
     page.check("#action-toggle")
@@ -76,28 +77,31 @@ def walk(page: Page, demo: Demo) -> None:
     if everything.is_visible():  # not where all are on this page
         everything.click()
     page.select_option("select[name=action]", "deactivate_selected")
-    take(page, "select", 560)
+    take(page, "select", rows.nth(5))
     trouble = {ids[5]: "forever:404", ids[8]: "forever:404", ids[11]: "forever:reset_before"}
     requests.post(f"{demo.sandbox_url}/_sandbox/faults", json=trouble, timeout=10)
     page.click("button[name=index]")
-    take(page, "confirm", 840)
+    take(page, "confirm", page.locator("main li:has(.bland-sms-badge)").nth(9))
     page.fill("textarea[name=reason], input[name=reason]", "Campaign ended, ticket 4711")
     page.click("input[type=submit].default")
     page.wait_for_selector("[data-open=no]", timeout=60_000)
-    take(page, "update", 760)
+    take(page, "update", page.locator(".bland-sms-items tbody tr").nth(3))
     requests.post(f"{demo.sandbox_url}/_sandbox/clear", timeout=10)
     page.get_by_role("button", name="Retry failed").click()
     page.wait_for_selector("[data-open=no]", timeout=60_000)
     page.get_by_role("link", name="Bulk updates").first.click()
-    take(page, "updates", 320)
+    take(page, "updates", rows.nth(6))
 
 
-def take(page: Page, name: str, height: int) -> None:
-    """The top of the page, as wide as the window."""
-    page.set_viewport_size({"width": WIDTH, "height": height})
+def take(page: Page, name: str, last: Locator) -> None:
+    """The page down to what is shown last, as wide as the window."""
+    page.set_viewport_size({"width": WIDTH, "height": 760})
     page.wait_for_load_state("networkidle")
     page.mouse.move(0, 0)
     page.evaluate("scrollTo(0, 0)")
+    box = last.bounding_box()
+    assert box is not None, name
+    page.set_viewport_size({"width": WIDTH, "height": round(box["y"] + box["height"]) + 12})
     page.screenshot(path=IMAGES / f"{name}.png")
 
 
