@@ -63,40 +63,48 @@ class _Scrubber:
         texts = {text for secret in secrets for text in (secret, secret.removeprefix("Bearer "))}
         plain: dict[int, set[str]] = {}
         encoded: dict[int, set[str]] = {}
-        marks: set[str] = set()
         for text in texts:
             size = min(len(text), LONGEST_PIECE + 1)
             if size >= SHORTEST_SECRET:
-                _cut_up(plain, text, size)
+                plain.setdefault(size, set()).update(_cut_up(text, size))
             if size > LONGEST_PIECE:
                 for code, piece_size in _encodings(text):
-                    _cut_up(encoded, code, piece_size)
-                    middle = (len(code) - piece_size) // 2
-                    marks.add(code[middle : middle + piece_size])
+                    encoded.setdefault(piece_size, set()).update(_cut_up(code, piece_size))
         self.plain = _Pieces(plain)
         self.encoded = _Pieces(encoded)
-        self.marks = [mark.encode() for mark in marks]
+        self.marks = [
+            code[(len(code) - size) // 2 :][:size].encode()
+            for text in texts
+            if len(text) > LONGEST_PIECE
+            for code, size in _encodings(text)
+        ]
         """Each is in what a whole secret becomes when it is encoded."""
 
     def find(self, text: str) -> list[Found]:
         return [*self.plain.find(text), *self.encoded.find(text)]
 
 
-def _cut_up(pieces: dict[int, set[str]], text: str, size: int) -> None:
-    found = (text[begin : begin + size].lower() for begin in range(len(text) - size + 1))
-    pieces.setdefault(size, set()).update(found)
+# A key that a callable returns may be another one each time: the others are not taken apart anew.
 
 
-def _encodings(text: str) -> Iterator[tuple[str, int]]:
+@lru_cache(maxsize=1024)
+def _cut_up(text: str, size: int) -> frozenset[str]:
+    lower = text.lower()
+    return frozenset(lower[begin : begin + size] for begin in range(len(lower) - size + 1))
+
+
+@lru_cache(maxsize=128)
+def _encodings(text: str) -> list[tuple[str, int]]:
     """The text within base64 or hexadecimal digits of something longer, as a proxy may print a
     header; and how many characters of that stand for a piece of it."""
     raw = text.encode("utf-8", "surrogatepass")
+    found = {(code, 2 * LONGEST_PIECE + 2) for code in (raw.hex(), raw.hex().upper())}
+    size = ((LONGEST_PIECE + 1) * 8 - 4) // 6  # at its ends it shares a character with others
     for before in range(3):  # base64 writes three bytes as four characters
         code = base64.b64encode(bytes(before) + raw).decode()
         code = code[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
-        size = ((LONGEST_PIECE + 1) * 8 - 4) // 6  # at its ends it shares a character with others
-        yield from {(code, size), (code.replace("+", "-").replace("/", "_"), size)}
-    yield from {(code, 2 * LONGEST_PIECE + 2) for code in (raw.hex(), raw.hex().upper())}
+        found |= {(code, size), (code.replace("+", "-").replace("/", "_"), size)}
+    return sorted(found)
 
 
 @lru_cache(maxsize=4)
@@ -194,7 +202,12 @@ _PERSON = re.compile(
 def mask(text: str) -> str:
     """``text`` without numbers that could be a phone's, and without e-mail addresses, escaped ones
     too."""
+    if _NAMES_NOBODY.fullmatch(text):
+        return text  # as most words for a state
     return _without(text, _seen_through(text, _find_people))
+
+
+_NAMES_NOBODY = re.compile(r"[A-Za-z _.!-]*", re.ASCII)
 
 
 def _find_people(text: str) -> Iterator[Found]:
