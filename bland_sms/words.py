@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from .conf import MASK, SHORTEST_SECRET, known_secrets
+from .exceptions import without_frames
 
 LONGEST_PIECE = 7
 """This many characters of a secret in a row may be a coincidence; one more is a piece of it."""
@@ -80,8 +81,22 @@ class _Scrubber:
         ]
         """Each is in what a whole secret becomes when it is encoded."""
 
+    # An error report shows the local variables of each frame that an exception passes through, such
+    # as a time limit that a signal raises anywhere, and below these the variables are pieces.
+
     def find(self, text: str) -> list[Found]:
-        return [*self.plain.find(text), *self.encoded.find(text)]
+        try:
+            return [*self.plain.find(text), *self.encoded.find(text)]
+        except BaseException as error:  # noqa: BLE001  raised again
+            raise without_frames(error) from None
+
+    def may_be_in(self, content: bytes, text: str) -> bool:
+        """Whether a piece is in ``text``, or a whole secret in ``content``, the same as bytes, where
+        it is encoded: cheaper than to find each."""
+        try:
+            return any(self.plain.find(text)) or any(mark in content for mark in self.marks)
+        except BaseException as error:  # noqa: BLE001  raised again
+            raise without_frames(error) from None
 
 
 # A key that a callable returns may be another one each time: the others are not taken apart anew.
@@ -107,15 +122,22 @@ def _encodings(text: str) -> list[tuple[str, int]]:
     return sorted(found)
 
 
+def _scrubber() -> _Scrubber:
+    try:
+        return _scrubber_of(known_secrets())
+    except BaseException as error:  # noqa: BLE001  raised again
+        raise without_frames(error) from None
+
+
 @lru_cache(maxsize=4)
-def _scrubber(secrets: frozenset[str]) -> _Scrubber:
+def _scrubber_of(secrets: frozenset[str]) -> _Scrubber:
     return _Scrubber(secrets)
 
 
 def scrub(text: str) -> str:
     """``text`` without the key and the webhook secrets, or pieces of them, escaped or encoded ones
     too."""
-    return _scrub(text, _scrubber(known_secrets()))
+    return _scrub(text, _scrubber())
 
 
 def _scrub(text: str, scrubber: _Scrubber) -> str:
@@ -259,21 +281,17 @@ def bland_code(text: str) -> str:
 
 def holds_secret(content: bytes) -> bool:
     """Whether ``content`` may hold a piece of a secret, or what could be one when unescaped."""
-    text, scrubber = content.decode("utf-8", "replace"), _scrubber(known_secrets())
-    return (
-        _ESCAPE.search(text) is not None
-        or any(scrubber.plain.find(text))
-        or any(mark in content for mark in scrubber.marks)
-    )
+    text = content.decode("utf-8", "replace")
+    return _ESCAPE.search(text) is not None or _scrubber().may_be_in(content, text)
 
 
 def _is_clean(text: str) -> bool:
-    return not _ESCAPE.search(text) and not _scrubber(known_secrets()).find(text)
+    return not _ESCAPE.search(text) and not _scrubber().find(text)
 
 
 def scrub_json(value: Any) -> Any:
     """A parsed answer with our secrets scrubbed from all its texts, keys included."""
-    return _scrub_json(value, _scrubber(known_secrets()))
+    return _scrub_json(value, _scrubber())
 
 
 def _scrub_json(value: Any, scrubber: _Scrubber) -> Any:

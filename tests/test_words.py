@@ -6,8 +6,10 @@ import base64
 import html
 import json
 import string
+import sys
 import time
 from collections.abc import Callable
+from traceback import walk_tb
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from bland_sms import words
 from bland_sms.conf import Secret
 from bland_sms.words import (
     MAX_WORDS,
@@ -181,6 +184,63 @@ def test_scrub_json__texts_and_keys_at_every_depth() -> None:
         "a": [{"[secret]": 1, "b": ["x [secret]"]}, None, True, 1.5],
         "c": "[secret]",
     }
+
+
+class TimeLimitError(BaseException):
+    """As a signal raises it, wherever the thread happens to be."""
+
+
+def interrupted(call: Callable[[], Any], lines: int) -> BaseException | None:
+    """What comes out of a call that is ended before a line of the gate; ``None``: it had fewer."""
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != words.__file__:
+            return None
+        lines -= event == "line"
+        if lines < 0:
+            raise TimeLimitError
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except TimeLimitError as error:
+        return error
+    finally:
+        sys.settrace(before)
+    return None
+
+
+CALLS: list[Callable[[], Any]] = [
+    lambda: bland_words("row 1 is locked"),
+    lambda: scrub_json({"a": ["some words of a customer"]}),
+    lambda: holds_secret(b"some words of a customer"),
+]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=["words", "json", "bytes"])
+def test_gate__shows_no_secret_to_an_error_report(
+    call: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = ["org_Zq7xWv9", "whsec_fjuD"]
+    monkeypatch.setattr("bland_sms.conf._remembered", dict.fromkeys(short))
+    for lines in range(2_000):
+        words._scrubber_of.cache_clear()
+        words._cut_up.cache_clear()
+        words._encodings.cache_clear()
+        error = interrupted(call, lines)
+        if error is None:
+            assert lines > 50
+            return
+        shown = [
+            repr(frame.f_locals)
+            for frame, _line in walk_tb(error.__traceback__)
+            if frame.f_code.co_filename == words.__file__
+        ]
+        assert not [text for text in shown for one in short if pieces_in(text, one)], lines
+    pytest.fail("more lines than expected")
 
 
 @pytest.mark.parametrize("before", ["", "a", "ab"])
