@@ -81,8 +81,8 @@ class _Scrubber:
         ]
         """Each is in what a whole secret becomes when it is encoded."""
 
-    # An error report shows the local variables of each frame that an exception passes through, such
-    # as a time limit that a signal raises anywhere, and below these the variables are pieces.
+    # An error report shows the local variables of each frame that an exception passes through,
+    # such as a time limit that a signal raises anywhere; below these the variables are pieces.
 
     def find(self, text: str) -> list[Found]:
         try:
@@ -91,8 +91,7 @@ class _Scrubber:
             raise without_frames(error) from None
 
     def may_be_in(self, content: bytes, text: str) -> bool:
-        """Whether a piece is in ``text``, or a whole secret in ``content``, the same as bytes, where
-        it is encoded: cheaper than to find each."""
+        """Whether a piece is in ``text``, or an encoded secret in ``content``, the same as bytes."""
         try:
             return any(self.plain.find(text)) or any(mark in content for mark in self.marks)
         except BaseException as error:  # noqa: BLE001  raised again
