@@ -91,7 +91,7 @@ class _Scrubber:
             raise without_frames(error) from None
 
     def may_be_in(self, content: bytes, text: str) -> bool:
-        """Whether a piece is in ``text``, or an encoded secret in ``content``, the same as bytes."""
+        """Whether a piece is in a text, or an encoded secret in its bytes."""
         try:
             return any(self.plain.find(text)) or any(mark in content for mark in self.marks)
         except BaseException as error:  # noqa: BLE001  raised again
