@@ -21,12 +21,14 @@ from django.views.debug import ExceptionReporter
 
 from bland_sms.admin.formatting import Unlogged
 from bland_sms.client import BlandClient, get_client
+from bland_sms.conf import Secret
 from bland_sms.exceptions import BlandNotSentError
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.sync import refresh_many, run
 from bland_sms.threads import Crew
 from bland_sms.updates.asking import ClaimedItem, Outcome
 from bland_sms.updates.job import Job
+from bland_sms.webhooks.signature import is_signed
 
 from .conftest import KEY
 from .test_engines import need
@@ -129,6 +131,22 @@ def test_key__in_no_report_of_a_time_limit_in_the_middle_of_a_call(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert reached > moments // 2
+
+
+def test_webhook_secret__in_no_report_of_a_time_limit_while_a_body_is_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need("sentry_sdk", "rich")
+
+    def new(key: bytes, *args: Any) -> Any:
+        raise TimeLimitError
+
+    monkeypatch.setattr("bland_sms.webhooks.signature.hmac.new", new)
+    with pytest.raises(TimeLimitError) as caught:
+        is_signed(b"{}", "0" * 64, [Secret(KEY, "WEBHOOK_SECRETS")])
+    for report in reports_of(caught.value):
+        assert "TimeLimitError" in report
+        assert KEY not in report
 
 
 def test_crew__works_in_the_context_of_its_driver() -> None:
