@@ -103,6 +103,7 @@ def work() -> None:
         call_command("bland_sms_status", verbosity=0)
         staffs_job(sandbox)
         standing_order(sandbox)
+        a_person_is_forgotten()
         user_goes()
         call_command("bland_sms_work", "--once")
 
@@ -170,6 +171,36 @@ def standing_order(sandbox: Any) -> None:
     sync.refresh("conv_new")
     assert StandingOrder.objects.get().requested_by == dana
     assert BulkUpdate.objects.latest("pk").source == "standing", BulkUpdate.objects.latest("pk")
+
+
+def a_person_is_forgotten() -> None:
+    """What we keep of them is in both databases: the History and sessions are the users'."""
+    from django.contrib.admin.models import CHANGE, LogEntry
+    from django.contrib.auth import get_user_model
+    from django.contrib.contenttypes.models import ContentType
+    from django.core.management import call_command
+    from django.test import Client
+
+    from bland_sms.erasure import traces
+    from bland_sms.models import BulkUpdate, Conversation
+
+    number = Conversation.objects.exclude(user_number="").latest("last_activity_at").user_number
+    dana = get_user_model().objects.get()
+    LogEntry.objects.create(
+        user=dana,
+        content_type=ContentType.objects.get_for_model(BulkUpdate),
+        object_id="1",
+        object_repr="Update 1",
+        action_flag=CHANGE,
+        change_message=f"{number} asked",
+    )
+    browser = Client()
+    browser.force_login(dana)
+    numbers = ", ".join([number, *(f"+1555020{one:04}" for one in range(150))])
+    browser.post("/admin/bland_sms/conversation/search/", {"q": numbers})
+    assert {"django_session", "django_admin_log"} <= {one.table for one in traces(number)}
+    call_command("bland_sms_forget", number, yes=True, verbosity=0)
+    call_command("bland_sms_forget", number, verify=True)
 
 
 def user_goes() -> None:
