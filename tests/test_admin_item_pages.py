@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import AbstractUser
@@ -53,6 +54,24 @@ def test_items__all_of_them_page_by_page_failures_first(
     order = [*items[5:8], *items[:5], *items[8:]]
     expected = [item.conversation_id.replace("_", "_5F") for item in order]
     assert found == [expected[:4], expected[4:8], expected[8:]]
+
+
+def test_update__numbers_are_grouped_for_people_and_not_for_browsers(
+    desk: Client, copied: Copied, started: Started, settings: Any
+) -> None:
+    settings.USE_THOUSAND_SEPARATOR = True
+    bulk_update = started(copied(1200))
+    items = bulk_update.items.order_by("pk")
+    items.update(state="changed")
+    items.filter(pk=items[0].pk).update(state="failed")
+    bulk_update.status, bulk_update.counts_at_rest = "finished", bulk_update.counts()
+    bulk_update.save()
+    html = desk.get(f"{ADMIN}/{bulk_update.pk}/change/").content.decode()
+    assert '<progress max="1200" value="1200"' in html
+    assert "Deactivate 1,200 conversations" in html
+    assert "1,199 changed" in html
+    # With a failure it is not green.
+    assert re.search(r"bland-sms-failed\W+Finished with failures", html)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bland_sms.models import BulkUpdate
+from bland_sms.sandbox import BlandSandbox
 
 from .conftest import require_browser
 from .test_screens import Desk, account, screens
@@ -90,6 +91,43 @@ def test_reading__on_paper(desk: Desk) -> None:
             faults[url.partition("/bland_sms/")[2]] = (wider, found)
         photograph(page, "print")
     assert faults == {}
+
+
+def tab_to(page: Page, name: str) -> None:
+    """Press the tabulator until what has this name has the focus, and can be seen to have it."""
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        told = page.evaluate("""() => {
+          const one = document.activeElement;
+          const {outlineStyle, boxShadow} = getComputedStyle(one);
+          const label = one.getAttribute("aria-label") || one.innerText || one.value || "";
+          return [label.trim(), outlineStyle !== "none" || boxShadow !== "none"];
+        }""")
+        if told[0] == name:
+            assert told[1], f"nothing shows that {name} has the focus"
+            return
+    raise AssertionError(f"the tabulator does not lead to {name}")
+
+
+def test_reading__by_keyboard_alone(desk: Desk, account: BlandSandbox) -> None:
+    page = desk()
+    page.focus("#searchbar")
+    page.keyboard.type("0003")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**q=0003*")
+    tab_to(page, "+15550100003")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/change/**")
+    tab_to(page, "Reason")
+    page.keyboard.type("asked by phone")
+    page.keyboard.press("Tab")  # the button stands behind it
+    page.keyboard.press("Enter")
+    page.get_by_text("1 conversation deactivated").wait_for()
+    tab_to(page, "Undo")
+    page.keyboard.press("Enter")
+    page.get_by_text("1 conversation reactivated").wait_for()
+    assert all(row["is_active"] for row in account.account.rows.values())
+    assert BulkUpdate.objects.order_by("pk")[0].reason == "asked by phone"
 
 
 CUT_BUTTONS = """() => [...document.querySelectorAll("#content :is(button, input[type=submit])")]

@@ -35,7 +35,8 @@ CUSTOMER = "+15550100001"
 OTHERS = ["+15550100002", "+15550100003", "+15550100004"]
 UUID = "b3f1c0de-0000-4000-8000-00000000d001"
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-LOOKS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+LOOKS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"), (320, "light")]
+"""320 pixels are 1280 at a zoom of four."""
 
 
 @pytest.fixture
@@ -120,6 +121,12 @@ def test_screens__without_javascript(desk: Desk, account: BlandSandbox) -> None:
     assert "3 conversations deactivated" in messages(page)
     page.locator(".messagelist").get_by_role("link", name=re.compile("Update")).click()
     assert page.locator("table tr", has_text="Changed").count() == 3
+    # What the page's script would copy by itself has a button.
+    Conversation.objects.filter(pk="conv_5").update(transcript_observed_at=None)
+    Conversation.objects.get(pk="conv_5").messages.all().delete()
+    page.get_by_role("link", name=OTHERS[1]).click()
+    page.get_by_role("button", name="Copy the messages now").click()
+    page.get_by_text("Sam here, I will look into it.").wait_for()
 
 
 def screens(page: Page) -> list[str]:
