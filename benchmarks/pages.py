@@ -114,7 +114,7 @@ def compare_filled(few: int, many: int) -> bool:
     from django.contrib.auth import get_user_model
     from django.test import Client
 
-    from benchmarks.filling import grow
+    from benchmarks.filling import grow, settle
     from bland_sms.summary import close_days
     from bland_sms.wordsearch import create
     from tests.pages import FEWEST_FILLED, Rows, measure
@@ -133,6 +133,7 @@ def compare_filled(few: int, many: int) -> bool:
         size = wanted
         print(f"{size} conversations, made in {time.perf_counter() - began:.0f} s", flush=True)
         urls = {**rows.urls(), **filled_urls(owner)}
+        settle()
         statements[size] = {name: measure(browser, url) for name, url in urls.items()}
         seconds[size] = {name: time_of(browser, url) for name, url in urls.items()}
     return show_ratios(statements, seconds)
