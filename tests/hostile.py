@@ -9,6 +9,7 @@ lie, no error of our own, other rows go on, and no secret and no number outside 
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections.abc import Iterator
@@ -103,8 +104,12 @@ class Hostile:
 
 
 def pieces_of(secret: str, text: str) -> list[str]:
-    """Eight characters of the secret in a row that are in the text."""
+    """Eight characters of the secret in a row that are in the text, or encoded there."""
     pieces = {secret[begin : begin + 8].lower() for begin in range(len(secret) - 7)}
+    raw = secret.encode()
+    for begin in range(len(raw) - 7):
+        pieces.add(raw[begin : begin + 8].hex())
+        pieces.add(base64.b64encode(raw[begin : begin + 9]).decode()[:10].lower())
     return [piece for piece in pieces if piece in text.lower()]
 
 
@@ -235,6 +240,8 @@ def _statuses() -> Iterator[Hostile]:
 def _echoes(key: str) -> Iterator[Hostile]:
     ways = [key, key.upper(), quote(key), "".join(f"%{ord(char):02x}" for char in key)]
     ways += ["".join(f"&#{ord(char)};" for char in key), "".join(f"\\u{ord(c):04x}" for c in key)]
+    ways += [base64.b64encode(f"{start}{key}".encode()).decode() for start in ("", "a", "ab")]
+    ways.append(key.encode().hex())
     for offset in (0, 150, 180, 185, 190, 195, 199, 200, 3_950, 3_990):
         for way in ways:
             text = "." * offset + way
