@@ -91,7 +91,7 @@ def _conversation(dice: random.Random, now: datetime, customer: str) -> dict[str
     ended = min(moment, now - timedelta(minutes=1))
     is_active = dice.random() < 0.4
     ending = "" if is_active else dice.choice(["timeout", "node", "other"])
-    is_handed_off = is_active and talk[-1][0] == "HUMAN"
+    by_person = [message["created_at"] for message in messages if message["sender"] == "HUMAN"]
     return {
         "id": str(uuid.UUID(int=dice.getrandbits(128), version=4)),
         "created_at": _text(began),
@@ -110,7 +110,7 @@ def _conversation(dice: random.Random, now: datetime, customer: str) -> dict[str
         "last_message_at": messages[-1]["created_at"],
         "pathway_tags": [{"name": topic.title(), "color": "#2563eb"}],
         "summary": None if is_active else SUMMARIES[topic],
-        "human_handoff_at": _text(ended) if is_handed_off else None,
+        "human_handoff_at": min(by_person[0], _text(ended)) if by_person else None,
         "messages": messages,
     }
 
