@@ -50,14 +50,17 @@ print(json.dumps(sorted(sys.modules)))
 
 
 def imported(then: str = "", **environment: str) -> set[str]:
-    """The modules of a new process of the demo that has started, and has done that."""
+    """The modules of a new process of the demo that has started, and has done that.
+
+    On SQLite, since drivers import what they like: psycopg imports ``zipfile``.
+    """
     child = subprocess.run(
         [sys.executable, "-W", "error", "-c", START.format(then=then)],
         capture_output=True,
         check=True,
         cwd=ROOT,
         env={
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
             "PYTHONPATH": str(ROOT),
             "DJANGO_SETTINGS_MODULE": "project.settings",
             **environment,
