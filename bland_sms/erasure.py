@@ -334,8 +334,9 @@ def _forget_searches(person: Person) -> None:
         for session in by_key(model._default_manager.all()):
             told = session.get_decoded()
             ours = {name: told[name] for name in told if name.startswith(OUR_SESSION_KEYS)}
-            if person.masked(ours) != ours:
-                data = session.get_session_store_class()().encode({**told, **person.masked(ours)})
+            masked = person.masked(ours)
+            if masked != ours:
+                data = session.get_session_store_class()().encode({**told, **masked})
                 same = model._default_manager.filter(pk=session.pk)
                 same.filter(session_data=session.session_data).update(session_data=data)
 

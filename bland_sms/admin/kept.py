@@ -153,11 +153,9 @@ def order_facts(
     found = standing.visible_orders(StandingOrder.objects.filter(pk__in=ids), seen)
     orders = list(found.order_by("pk")[: MOST_NAMED + 1])
     links = [
-        format_html(
-            '<a href="{}">{}</a>', order_url(site, "change", order), _("Order %d") % order.pk
-        )
+        format_html('<a href="{}">{}</a>', url, _("Order %d") % order.pk)
         for order in orders[:MOST_NAMED]
-        if order_url(site, "change", order)
+        if (url := order_url(site, "change", order))
     ]
     if not links:
         return []
