@@ -19,6 +19,8 @@ from .exceptions import without_frames
 
 LONGEST_PIECE = 7
 """This many characters of a secret in a row may be a coincidence; one more is a piece of it."""
+MAX_LONG_TEXT = 100_000
+"""Characters of any text that is kept."""
 MAX_WORDS = 200
 """Characters of Bland's own words that are kept. An error page can be megabytes long."""
 NUMBER, ADDRESS = "[number]", "[address]"
@@ -240,7 +242,7 @@ def _find_people(text: str) -> Iterator[Found]:
 # --- cut and clean ----------------------------------------------------------------------------
 
 
-def clean(text: str, max_length: int) -> str:
+def clean_text(text: str, max_length: int = MAX_LONG_TEXT) -> str:
     """Storable on every database: no NUL, no lone surrogates, cut to length."""
     text = text[: max_length * 2].replace("\x00", "")
     try:
@@ -262,7 +264,7 @@ def bland_words(text: str, max_length: int = MAX_WORDS) -> str:
     """Bland's own words for a message, a log of syncs, an answer of ours: one short line."""
     if _PLAIN.fullmatch(text) and _is_clean(text):
         return text[:max_length]  # as most of them: nothing to scrub, mask, cut or clean
-    shown = one_line(clean(mask(scrub(text)), len(text) + 1))
+    shown = one_line(clean_text(mask(scrub(text)), len(text) + 1))
     # Once more: what stood between two pieces may be gone now.
     return mask(scrub(shown))[:max_length]
 

@@ -28,7 +28,6 @@ from bland_sms.payloads import (
     UpdatePayload,
     canonical,
     clean_json,
-    clean_text,
     describe_error,
     is_conversation_id,
     latest_time,
@@ -38,6 +37,7 @@ from bland_sms.payloads import (
     read_error,
 )
 from bland_sms.payloads.values import fingerprint
+from bland_sms.words import clean_text
 
 SAMPLES = Path(__file__).parent / "samples"
 SENT = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)

@@ -24,7 +24,7 @@ from bland_sms.words import (
     bland_code,
     bland_page,
     bland_words,
-    clean,
+    clean_text,
     holds_secret,
     mask,
     one_line,
@@ -385,7 +385,7 @@ def test_bland_code(text: str, code: str) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 5, 100])
 def test_clean__cut_to_length(length: int) -> None:
-    assert clean("\x00" + "\ud800" * 200, length) == "\ufffd" * length
+    assert clean_text("\x00" + "\ud800" * 200, length) == "\ufffd" * length
 
 
 def test_one_line__marks_of_direction() -> None:

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import updates
 from ..conf import get_settings
 from ..models import BulkUpdate, Conversation
-from ..payloads import clean_text
+from ..words import clean_text
 from .base import ActionForm
 from .lately import seconds_each
 from .sight import Sight

@@ -16,9 +16,9 @@ from django.utils.translation import gettext_lazy
 from ..models import BulkUpdateItem, Conversation, ConversationEvent
 from ..models.conversation import Status
 from ..models.event import day_begins, day_ends
-from ..payloads import clean_text
 from ..selections import ACTIVITY, ALL, CHANGES, PICKED, event_words, read_event, selection_data
 from ..summary import Measure
+from ..words import clean_text
 from .date_filter import DateFilter, day_of
 from .formatting import shown_number
 

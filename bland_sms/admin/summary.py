@@ -27,8 +27,8 @@ from django.views.generic import View
 from .. import standing, summary
 from ..models import Conversation, ConversationEvent
 from ..models.conversation import Status
-from ..payloads import clean_text
 from ..summary import COLUMNS, Measure, Numbers, Summary
+from ..words import clean_text
 from .base import freshness_context
 from .csv_export import csv_response
 from .filters import EventFilter, StopFilter, our_numbers

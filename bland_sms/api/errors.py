@@ -27,8 +27,8 @@ from rest_framework.settings import api_settings
 from ..database import is_passing
 from ..exceptions import BlandError
 from ..models import BulkUpdate, BulkUpdateItem
-from ..payloads import clean_text
 from ..reasons import Failure, is_blands_code
+from ..words import clean_text
 from .permissions import may
 
 logger = logging.getLogger("bland_sms.api")

@@ -24,12 +24,10 @@ if TYPE_CHECKING:
         LEFT_OUT,
         MAX_DEPTH,
         MAX_ELEMENTS,
-        MAX_LONG_TEXT,
         MAX_STORED_DEPTH,
         Absent,
         canonical,
         clean_json,
-        clean_text,
         is_conversation_id,
         latest_time,
         parse_body,
@@ -44,7 +42,7 @@ __getattr__ = on_demand(
     messages="MAX_MESSAGES MESSAGES_LEFT_OUT MessagePayload",
     values=(
         "ABSENT CLOCK_TOLERANCE CONVERSATION_ID EPOCH INT32_MAX INT64_MAX LEFT_OUT MAX_DEPTH "
-        "MAX_ELEMENTS MAX_LONG_TEXT MAX_STORED_DEPTH Absent canonical clean_json clean_text "
+        "MAX_ELEMENTS MAX_STORED_DEPTH Absent canonical clean_json "
         "is_conversation_id latest_time parse_body parse_json parse_time"
     ),
 )
@@ -61,7 +59,6 @@ __all__ = [
     "LEFT_OUT",
     "MAX_DEPTH",
     "MAX_ELEMENTS",
-    "MAX_LONG_TEXT",
     "MAX_MESSAGES",
     "MAX_STORED_DEPTH",
     "MESSAGES_LEFT_OUT",
@@ -73,7 +70,6 @@ __all__ = [
     "UpdatePayload",
     "canonical",
     "clean_json",
-    "clean_text",
     "describe_error",
     "is_conversation_id",
     "latest_time",

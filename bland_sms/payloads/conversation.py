@@ -8,13 +8,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 from ..exceptions import BlandPayloadError
-from ..words import bland_words
+from ..words import MAX_LONG_TEXT, bland_words
 from .columns import Readers, code_of, read_columns, text_of
 from .errors import unwrap
 from .messages import MessagePayload, read_messages
 from .values import (
     ABSENT,
-    MAX_LONG_TEXT,
     Absent,
     canonical,
     clean_json,

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from ..words import MAX_LONG_TEXT
 from .columns import Readers, code_of, read_columns, text_of
-from .values import ABSENT, MAX_LONG_TEXT, Absent, clean_json, read_text, read_time, told_text
+from .values import ABSENT, Absent, clean_json, read_text, read_time, told_text
 
 MAX_MESSAGES = 10_000
 """Of one conversation that are kept: the newest."""

@@ -15,7 +15,7 @@ from django.utils.dateparse import parse_datetime
 
 from .. import __version__
 from ..exceptions import BlandPayloadError
-from ..words import mask
+from ..words import clean_text, mask
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 CONVERSATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
@@ -35,7 +35,6 @@ MAX_ELEMENTS = 300_000
 """Values in one answer. Millions of them fit into its bytes, and take gigabytes of memory."""
 MAX_KEYS = 500
 """Of one object that is kept as it is."""
-MAX_LONG_TEXT = 100_000
 LEFT_OUT = "[left out]"
 """The key under which an object says how many of its own keys are not kept."""
 INT32_MAX = 2**31 - 1
@@ -64,16 +63,6 @@ def is_conversation_id(value: object) -> bool:
 
 
 # --- values -----------------------------------------------------------------------------------
-
-
-def clean_text(value: str, max_length: int = MAX_LONG_TEXT) -> str:
-    """Make text storable on every database: no NUL, no lone surrogates, cut to length."""
-    value = value[: max_length * 2].replace("\x00", "")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value[:max_length]
 
 
 def clean_json(value: Any, depth: int = 0) -> Any:
