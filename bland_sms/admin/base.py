@@ -164,7 +164,7 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
         return kept_filters(super().get_preserved_filters(request))
 
     def get_urls(self) -> list[URLPattern]:
-        view = PostedSearchView.as_view(model_admin=self)
+        view = PostedSearchView.as_view(admin=self)
         [search] = self.own_urls({"search": ("search/", view)})
         return [tells_when_too_large(search), *super().get_urls()]
 

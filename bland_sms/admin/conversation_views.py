@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
 from django.contrib.admin.utils import quote, unquote
@@ -21,6 +21,7 @@ from ..database import after_commit
 from ..exceptions import BlandError, BlandNotFoundError
 from ..models import Conversation
 from ..pacing import Allowance
+from .admin_view import AdminView
 from .csv_export import note_download
 from .launching import FILTERS
 from .message_search import MessageSearchView
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
     from .conversations import ConversationAdmin
 
 
-class SyncView(View):
+class SyncView(AdminView):
     """Copy what changed at Bland since the last time."""
 
-    model_admin: ClassVar[Any] = None
+    admin: ConversationAdmin
     http_method_names = ["post"]
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        admin: ConversationAdmin = self.model_admin
+        admin = self.admin
         if not admin.has_refresh_permission(request):
             raise PermissionDenied
         after_commit(partial(self.sync_and_tell, request))
@@ -62,17 +63,12 @@ class SyncView(View):
         messages.add_message(request, level, text)
 
 
-class ConversationView(View):
+class ConversationView(AdminView):
     """A page of one conversation: who may see it is asked first, then ``may``."""
 
-    model_admin: ClassVar[Any] = None
-    """The :class:`~bland_sms.admin.ConversationAdmin` that it belongs to; given to ``as_view``."""
+    admin: ConversationAdmin
     http_method_names = ["post"]
     conversation: Conversation
-
-    @property
-    def admin(self) -> ConversationAdmin:
-        return self.model_admin  # type: ignore[no-any-return]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if str(request.method).lower() not in self.http_method_names:

@@ -89,7 +89,7 @@ class ConversationAdmin(ConversationPage, ConversationActions):
 
     def get_urls(self) -> list[URLPattern]:
         pages = {
-            name: (address, view.as_view(model_admin=self, **options))
+            name: (address, view.as_view(admin=self, **options))
             for name, (address, view, options) in VIEWS.items()
         }
         return [*self.own_urls(pages), *super().get_urls()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin.utils import quote
 from django.core.exceptions import PermissionDenied
@@ -11,31 +11,34 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.views.generic import View
 
 from ..wordsearch import exists, find
+from .admin_view import AdminView
 from .base import freshness_context
 from .formatting import Unlogged, shown_number, shown_text, shown_time
 from .sight import sight_of
 from .status_line import line_context
 
+if TYPE_CHECKING:
+    from .conversations import ConversationAdmin
+
 MOST_CHARACTERS = 300
 """Of a message that are shown."""
 
 
-class MessageSearchView(View):
+class MessageSearchView(AdminView):
     """What people wrote, for those who may read it."""
 
-    model_admin: ClassVar[Any] = None
+    admin: ConversationAdmin
     http_method_names = ["get", "head"]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if not self.model_admin.has_transcript_permission(request):
+        if not self.admin.has_transcript_permission(request):
             raise PermissionDenied
         return super().dispatch(request, *args, **kwargs)
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        admin = self.model_admin
+        admin = self.admin
         opts, site = admin.opts, admin.admin_site
         page = f"admin:{opts.app_label}_{opts.model_name}"
         words = request.GET.get("q", "").strip()[:MOST_CHARACTERS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.exceptions import PermissionDenied
@@ -11,12 +11,12 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.generic import View
 
 from .. import pasting, updates
 from ..models import Conversation
 from ..reasons import Failure
 from ..selections import PASTED, selection_data
+from .admin_view import AdminView
 from .confirmation import reason_field
 from .keeping import may_keep
 from .launching import update_url
@@ -82,17 +82,12 @@ class PasteForm(forms.Form):
         return cleaned
 
 
-class PasteView(View):
+class PasteView(AdminView):
     """Read a list and draft an update of it; the draft's confirm page shows what was found."""
 
-    model_admin: ClassVar[Any] = None
-    """The :class:`~bland_sms.admin.BulkUpdateAdmin` that it belongs to; given to ``as_view``."""
+    admin: BulkUpdateAdmin
     http_method_names = ["get", "head", "post"]
     verbs: list[str]
-
-    @property
-    def admin(self) -> BulkUpdateAdmin:
-        return self.model_admin  # type: ignore[no-any-return]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         self.verbs = self.admin.verbs_of_menu(request)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.views.main import SEARCH_VAR
@@ -20,11 +20,11 @@ from django.http.response import HttpResponseBase
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
-from django.views.generic import View
 
 from ..models import Conversation
 from ..reasons import Failure
 from ..search import MAX_CHARACTERS, parse_search
+from .admin_view import AdminView
 from .launching import FILTERS
 
 LONGEST_QUERY = 2000
@@ -55,15 +55,13 @@ def _keep(request: HttpRequest, text: str) -> str:
     return name
 
 
-class PostedSearchView(View):
+class PostedSearchView(AdminView):
     """Where the search box of a list leads to; and from there on to the list."""
 
-    model_admin: ClassVar[Any] = None
-    """The admin of the list; given to ``as_view``."""
     http_method_names = ["get", "head", "post"]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if not self.model_admin.has_view_permission(request):
+        if not self.admin.has_view_permission(request):
             raise PermissionDenied
         return super().dispatch(request, *args, **kwargs)
 
@@ -91,18 +89,18 @@ class PostedSearchView(View):
         return self._to_list(query)
 
     def _to_list(self, query: QueryDict) -> HttpResponse:
-        opts, site = self.model_admin.opts, self.model_admin.admin_site
+        opts, site = self.admin.opts, self.admin.admin_site
         url = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist", current_app=site.name)
         return HttpResponseRedirect(f"{url}?{query.urlencode()}" if query else url)
 
     def _paste_url(self) -> str:
         """Where a list of customers can be pasted, if the box searches for customers."""
-        if self.model_admin.model is not Conversation:
+        if self.admin.model is not Conversation:
             return ""
-        site = self.model_admin.admin_site
+        site = self.admin.admin_site
         try:
             url = reverse("admin:bland_sms_bulkupdate_paste", current_app=site.name)
         except NoReverseMatch:
             return ""
-        may = self.model_admin.has_update_permission
+        may = self.admin.has_update_permission
         return url if any(may(self.request, is_active) for is_active in (False, True)) else ""

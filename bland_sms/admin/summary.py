@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import count
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -22,19 +22,22 @@ from django.utils.html import format_html
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
-from django.views.generic import View
 
 from .. import standing, summary
 from ..models import Conversation, ConversationEvent
 from ..models.conversation import Status
 from ..summary import COLUMNS, Measure, Numbers, Summary
 from ..words import clean_text
+from .admin_view import AdminView
 from .base import freshness_context
 from .csv_export import csv_response
 from .filters import EventFilter, StopFilter, our_numbers
 from .sight import sight_of
 from .status_line import line_context
 from .wording import number_words
+
+if TYPE_CHECKING:
+    from .conversations import ConversationAdmin
 
 Kind = ConversationEvent.Kind
 
@@ -144,20 +147,20 @@ def _date(text: str) -> date | None:
         return None
 
 
-class SummaryView(View):
+class SummaryView(AdminView):
     """The numbers of a desk. No text of a message and no customer's number is on it."""
 
-    model_admin: ClassVar[Any] = None
+    admin: ConversationAdmin
     as_csv = False
     http_method_names = ["get", "head"]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if not self.model_admin.has_view_permission(request):
+        if not self.admin.has_view_permission(request):
             raise PermissionDenied
         return super().dispatch(request, *args, **kwargs)
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
-        admin = self.model_admin
+        admin = self.admin
         conversations = sight_of(request, admin.admin_site).conversations
         longest = summary.LONGEST_DAYS
         if conversations is not None:
@@ -181,12 +184,12 @@ class SummaryView(View):
         found: Summary,
         conversations: QuerySet[Conversation] | None,
     ) -> HttpResponse:
-        admin, is_narrowed = self.model_admin, conversations is not None
+        admin, is_narrowed = self.admin, conversations is not None
         opts = admin.opts
         site = admin.admin_site.name
         back = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist", current_app=site)
         rows = _Rows(back, asked, found)
-        numbers = list(found.by_number) if is_narrowed else our_numbers(opts.model.objects.db)
+        numbers = list(found.by_number) if is_narrowed else our_numbers(Conversation.objects.db)
         query = request.GET.urlencode()
         context = {
             **admin.admin_site.each_context(request),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
 from django.contrib.admin.utils import unquote
@@ -11,11 +11,11 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, InterfaceError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.http.response import HttpResponseBase
-from django.views.generic import View
 
 from ..database import is_passing
 from ..models import BulkUpdate
 from ..reasons import Failure
+from .admin_view import AdminView
 from .launching import update_url
 from .sight import Sight, sight_of
 
@@ -25,17 +25,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bland_sms")
 
 
-class UpdateView(View):
+class UpdateView(AdminView):
     """A page of one update. Each request checks the method, then who may see it, then ``may``."""
 
-    model_admin: ClassVar[Any] = None
-    """The :class:`~bland_sms.admin.BulkUpdateAdmin` that it belongs to; given to ``as_view``."""
+    admin: BulkUpdateAdmin
     http_method_names = ["post"]
     bulk_update: BulkUpdate
-
-    @property
-    def admin(self) -> BulkUpdateAdmin:
-        return self.model_admin  # type: ignore[no-any-return]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if str(request.method).lower() not in self.http_method_names:

@@ -196,7 +196,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
 
     def get_urls(self) -> list[URLPattern]:
         pages = {
-            name: (f"<path:object_id>/{address}", view.as_view(model_admin=self))
+            name: (f"<path:object_id>/{address}", view.as_view(admin=self))
             for name, (address, view) in VIEWS.items()
         }
         csv = {"ledger": ("ledger.csv", self.ledger_view)}
@@ -205,7 +205,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
     def _paste_url(self) -> URLPattern:
         """Of the page for lists: not in a transaction either, and it says when a form is too large
         before Django does."""
-        [page] = self.own_urls({"paste": ("paste/", PasteView.as_view(model_admin=self))})
+        [page] = self.own_urls({"paste": ("paste/", PasteView.as_view(admin=self))})
         return tells_when_too_large(page)
 
     def ledger_view(self, request: HttpRequest) -> HttpResponseBase:
