@@ -183,7 +183,8 @@ def test_desk__by_filter_with_the_browser_closed_in_the_middle(
     again.get_by_role("button", name="Cancel the rest").click()
     again.get_by_text("Cancelled").locator("visible=true").first.wait_for()
     give_up_at = time.monotonic() + 60
-    while (counts := update.counts())["running"]:
+    # What is put back waits for a moment, until its driver has cancelled it.
+    while (counts := update.counts())["running"] or counts["waiting"]:
         assert time.monotonic() < give_up_at
         again.wait_for_timeout(100)
     # Cut off by the end of a slice, an answer is not known.
