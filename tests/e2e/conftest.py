@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from django.contrib.auth.models import AbstractUser
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARGUMENTS = [
@@ -47,12 +48,31 @@ def require_browser(besides: str = "") -> None:
         pytest.skip(missing, allow_module_level=True)
 
 
+def then_the_page_is_read(act: Callable[..., None]) -> Callable[..., None]:
+    """A click returns once the next page's first byte is there; let it return with the whole page.
+
+    What reads a page at once (its title, its address, how many of something) would else be told
+    of an empty one now and then.
+    """
+
+    @functools.wraps(act)
+    def acting(subject: Page | Locator, *args: Any, **values: Any) -> None:
+        act(subject, *args, **values)
+        page = getattr(subject, "page", subject)  # a locator has a page, a page has none
+        if not page.is_closed():
+            page.wait_for_load_state("domcontentloaded")
+
+    return acting
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The browser, for one file of tests."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Locator, Page, sync_playwright
 
     with pytest.MonkeyPatch.context() as patched:
+        for kind, name in ((Page, "click"), (Locator, "click"), (Locator, "press")):
+            patched.setattr(kind, name, then_the_page_is_read(getattr(kind, name)))
         # Playwright keeps an event loop in this thread, and Django would refuse its database.
         patched.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         with sync_playwright() as playwright:

@@ -280,8 +280,9 @@ def test_conversation__customer_on_one_side_and_we_on_the_other(desk: Desk) -> N
 def test_conversation__title_of_the_tab(desk: Desk) -> None:
     page = desk()
     page.get_by_role("link", name=OTHERS[0]).click()
-    assert OTHERS[0] in page.title()
-    assert "<" not in page.title()
+    title = page.title()
+    assert OTHERS[0] in title
+    assert "<" not in title
 
 
 def listed(page: Page) -> set[str]:
