@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from operator import itemgetter
 from typing import Any
@@ -16,7 +15,7 @@ from django.db.models import CharField, Count, F, Field, JSONField, Model, Q, Qu
 from django.utils.translation import gettext_lazy as _
 
 from .conf import get_settings
-from .customers import bare, customer_key, folded, is_number, may_be_whole, typed_key
+from .customers import typed_key
 from .database import batches, by_key, using, write_transaction
 from .mirror import erase
 from .models import (
@@ -32,23 +31,15 @@ from .models import (
     WebhookDelivery,
 )
 from .models.fields import BlandIdField
+from .person import ERASED, NotANumberError, Person
 from .standing import forget_orders, orders_of_key
-from .words import BETWEEN_DIGITS
 
 logger = logging.getLogger("bland_sms.erasure")
 
-ERASED = "(erased)"
-"""Stands where something was."""
-FEWEST_DIGITS = 7
-"""A number without its country code is recognized by at least this many last digits."""
 OUR_SESSION_KEYS = "bland_sms"
 """What the names of ours in a session begin with."""
 _NOT_TEXT = {"body_sha256", "request_sha256", "idempotency_key", "requested_by_name"}
 """Columns that hold no words of Bland's or of staff about a customer."""
-
-
-class NotANumberError(ValueError):
-    """Not one whole phone number, and no customer's address."""
 
 
 @dataclass
@@ -69,55 +60,6 @@ class Forgotten:
     """Standing orders: those in force end, or go on under a fingerprint of the number."""
     lines: int = 0
     """Lines of pasted lists."""
-
-
-@dataclass(frozen=True)
-class Person:
-    """Whose traces are looked for. Matched whole: another address or number is another person."""
-
-    key: str
-    pattern: re.Pattern[str]
-
-    @classmethod
-    def of(cls, number: str) -> Person:
-        """Raises NotANumberError: empty, not a whole number, or no possible address."""
-        key = typed_key(number, get_settings().default_country_code)
-        identity = bare(number)
-        is_known = bool(key) and Conversation.objects.filter(customer_key=key).exists()
-        if not is_known and not (is_number(identity) and _is_whole(identity)):
-            raise NotANumberError(
-                _("not a phone number: give all its digits, best with + and the country")
-            )
-        return cls(key, _pattern(key))
-
-    @classmethod
-    def with_key(cls, key: str) -> Person:
-        """The customer of conversations that are here, by their ``customer_key``."""
-        return cls(key, _pattern(key))
-
-    def conversations(self) -> QuerySet[Conversation]:
-        return Conversation.objects.filter(customer_key=self.key)
-
-    def is_in(self, text: str) -> bool:
-        return self.pattern.search(_digits_in_place(text)) is not None
-
-    def masked(self, value: Any) -> Any:
-        """A text, or a JSON value with texts, without the person in it."""
-        if isinstance(value, str):
-            return _masked(value, self.pattern)
-        if isinstance(value, list):
-            return [self.masked(item) for item in value]
-        if isinstance(value, dict):
-            return {_masked(key, self.pattern): self.masked(item) for key, item in value.items()}
-        return value
-
-
-def _is_whole(identity: str) -> bool:
-    """Whether a number has as many digits as whole ones have."""
-    country_code = get_settings().default_country_code
-    return may_be_whole(identity, country_code) or may_be_whole(
-        f"+{customer_key(identity)}", country_code
-    )
 
 
 def forget(
@@ -239,7 +181,7 @@ def traces(number: str) -> Iterator[Trace]:
     key = typed_key(number, get_settings().default_country_code)
     if not key:
         raise NotANumberError(_("not a phone number and not an address"))
-    person = Person(key, _pattern(key))
+    person = Person.with_key(key)
     own = list(apps.get_app_config("bland_sms").get_models())
     for model in [*own, *_models("admin.LogEntry")]:
         columns = _text_columns(model)
@@ -344,18 +286,6 @@ def _forget_searches(person: Person) -> None:
 # --- words that name a person ---------------------------------------------------------------
 
 
-def _pattern(key: str) -> re.Pattern[str]:
-    """Finds a person in a text: an address as a whole; a number in any notation, with or without
-    its country."""
-    if not key.isdigit():
-        return re.compile(rf"(?<![\w.+-]){re.escape(key)}(?![\w-]|\.\w)", re.IGNORECASE)
-    endings: Collection[str] = [
-        key[begin:] for begin in range(max(1, len(key) - FEWEST_DIGITS + 1))
-    ]
-    ways = "|".join(f"(?:{BETWEEN_DIGITS})".join(ending) for ending in endings)
-    return re.compile(rf"(?<!\d)[+(]{{0,2}}0{{0,2}}(?:{ways})(?!\d)")
-
-
 def _mask(
     model: type[Model], person: Person, dry_run: bool, rows: QuerySet[Any] | None = None
 ) -> int:
@@ -386,18 +316,3 @@ def _mask(
 
 def _is_json(model: type[Model], name: str) -> bool:
     return isinstance(model._meta.get_field(name), JSONField)
-
-
-def _digits_in_place(text: str) -> str:
-    """The text with digits of any script as ASCII, each where it was."""
-    if text.isascii():
-        return text
-    return "".join(folded(char) if char.isdecimal() else char for char in text)
-
-
-def _masked(text: str, pattern: re.Pattern[str]) -> str:
-    parts, end = [], 0
-    for found in pattern.finditer(_digits_in_place(text)):
-        parts += [text[end : found.start()], ERASED]
-        end = found.end()
-    return "".join([*parts, text[end:]])

@@ -14,7 +14,7 @@ from django.db import connection
 
 from bland_sms import erasure, mirror, sync, webhooks
 from bland_sms.client import get_client
-from bland_sms.erasure import ERASED, NotANumberError, forget
+from bland_sms.erasure import forget
 from bland_sms.models import (
     BulkUpdate,
     BulkUpdateItem,
@@ -25,6 +25,7 @@ from bland_sms.models import (
     SyncRun,
     WebhookDelivery,
 )
+from bland_sms.person import ERASED, NotANumberError
 from bland_sms.reasons import history_words
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.signals import conversation_changed

@@ -14,9 +14,10 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from ..erasure import NotANumberError, Person, foresee, forget
+from ..erasure import foresee, forget
 from ..models import Conversation
 from ..people import name_of
+from ..person import NotANumberError, Person
 from .erasures import counts_words
 from .kept import CONVERSATION
 from .sight import sight_of

@@ -11,7 +11,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
-from bland_sms.erasure import Affected, Forgotten, NotANumberError, affected, forget, traces
+from bland_sms.erasure import Affected, Forgotten, affected, forget, traces
+from bland_sms.person import NotANumberError
 
 MOST_SHOWN = 20
 
