@@ -20,6 +20,7 @@ import os
 import statistics
 import sys
 import time
+from datetime import date, timedelta
 from typing import Any
 
 FEW = 100
@@ -31,6 +32,8 @@ NOISE_SECONDS = 0.005
 """Differences below it are the machine's."""
 SELECTED = ("+16660000003", "+16660000004", "+16660000005", "+16660000006")
 """Our numbers of the large draft: about a tenth of all conversations."""
+LARGE = "a tenth of all"
+"""Why the large draft, and the update that is open beside it, were made."""
 PLAIN = {
     "admin/conversation/": "/plain/bland_sms/conversation/",
     "admin/conversation/?p=2": "/plain/bland_sms/conversation/?p=2",
@@ -145,24 +148,29 @@ def filled_urls(owner: Any) -> dict[str, str]:
 
     from bland_sms.admin.confirmation import keep_preview
     from bland_sms.admin.sight import Sight
-    from bland_sms.models import Conversation
+    from bland_sms.models import BulkUpdate, Conversation
     from bland_sms.updates import prepare, start
 
+    # As many open updates at each size: each is compared with the draft.
+    BulkUpdate.objects.filter(reason=LARGE).delete()
     settings.BLAND_SMS = {**settings.BLAND_SMS, "BULK_LIMIT": 1_000_000}
     chosen = Conversation.objects.filter(agent_number__in=SELECTED)
-    draft = prepare(chosen, False, requested_by=owner)
+    draft = prepare(chosen, False, requested_by=owner, reason=LARGE)
     keep_preview(draft, chosen, Sight(None, with_numbers=True, with_words=True))
-    started = prepare(chosen, True, requested_by=owner)
+    started = prepare(chosen, True, requested_by=owner, reason=LARGE)
     start(started)
     admin, api = "/admin/bland_sms", "/bland-sms/api/v1"
     number, update = "%2B16660000001", f"{admin}/bulkupdate/{started.pk}"
     timed_out = f"status=timed_out&our_number={number}"
+    last = date.today() - timedelta(days=270)
+    month = f"{last - timedelta(days=29)}:{last}"
     return {
         "list: status and our number": f"{admin}/conversation/?{timed_out}",
         "list: status and 7 days": f"{admin}/conversation/?status=active&activity=7d",
         "list: older than 90 days": f"{admin}/conversation/?activity=older90",
         "list: page 150": f"{admin}/conversation/?p=150",
         "list: failed here": f"{admin}/conversation/?change=failed&status=timed_out",
+        "list: what began in a month, long ago": f"{admin}/conversation/?event=started:{month}",
         "summary: by month": f"{admin}/conversation/summary/?step=month",
         "summary: one number": f"{admin}/conversation/summary/?our_number={number}",
         "messages: a rare word": f"{admin}/conversation/messages/?q=number+777",

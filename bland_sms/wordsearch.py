@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from django.db import Error, OperationalError, connections, transaction
-from django.db.models import BooleanField, QuerySet
+from django.db.models import BooleanField, QuerySet, Subquery
 from django.db.models.expressions import RawSQL
 
 from .database import using
@@ -21,6 +21,8 @@ from .models.conversation import SYNTHETIC_TEXT
 INDEX = "bland_sms_message_words"
 MOST_FOUND = 50
 MOST_TERMS = 10
+NEWEST_CONVERSATIONS = 1000
+"""Those of the last activity, where PostgreSQL looks first: enough for a frequent word."""
 MOST_LOOKED_AT = 10_000
 """Of messages with very frequent words: those that were copied last."""
 SECONDS = 1
@@ -122,7 +124,9 @@ def find(text: str, conversations: QuerySet[Conversation] | None = None) -> Foun
         messages = messages.filter(conversation__in=conversations.order_by())
     newest = messages.select_related("conversation").order_by("-created_at", "-pk")
     try:
-        found = _in_time(newest[: MOST_FOUND + 1])
+        found = _in_time(_of_the_newest(newest, conversations)) if _is_postgresql() else []
+        if len(found) <= MOST_FOUND:
+            found = _in_time(newest[: MOST_FOUND + 1])
     except OperationalError as error:
         if not _took_too_long(error):
             raise
@@ -130,6 +134,21 @@ def find(text: str, conversations: QuerySet[Conversation] | None = None) -> Foun
         before = [*copied[MOST_LOOKED_AT : MOST_LOOKED_AT + 1], 0][0]
         return Found(list(newest.filter(pk__gt=before)[:MOST_FOUND]), is_of_newest=True)
     return Found(found[:MOST_FOUND], is_cut=len(found) > MOST_FOUND)
+
+
+def _of_the_newest(
+    newest: QuerySet[Message], conversations: QuerySet[Conversation] | None
+) -> QuerySet[Message]:
+    """The first of them, as long as they are newer than all other conversations.
+
+    A third of a million messages would be read from the index and sorted for the newest fifty.
+    """
+    rows = Conversation.objects.using(newest.db) if conversations is None else conversations
+    rows = rows.order_by("-last_activity_at", "-pk")
+    limit = NEWEST_CONVERSATIONS
+    others = Subquery(rows.values("last_activity_at")[limit : limit + 1])
+    first = newest.filter(conversation__in=rows.values("pk")[:limit], created_at__gt=others)
+    return first[: MOST_FOUND + 1]
 
 
 def _in_time(messages: QuerySet[Message]) -> list[Message]:

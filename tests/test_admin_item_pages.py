@@ -14,6 +14,7 @@ from django.test import Client
 from django.utils import timezone
 
 from bland_sms import updates
+from bland_sms.admin import lately
 from bland_sms.admin import updates as updates_page
 from bland_sms.admin.lately import seconds_each
 from bland_sms.models import BulkUpdate, BulkUpdateItem
@@ -112,6 +113,25 @@ def test_confirm__names_open_updates_of_the_same_conversations(
     alone = updates.prepare(ids[5:], False, requested_by=staff)
     html = unescape(desk.get(f"{ADMIN}/{alone.pk}/confirm/").content.decode())
     assert "does the same" not in html
+
+
+def test_confirm__counts_a_large_overlap_no_further_than_any_list(
+    desk: Client,
+    copied: Copied,
+    started: Started,
+    staff: AbstractUser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lately, "COUNT_CAP", 4)
+    ids = copied(6)
+    first, second = started(ids[:4]), started(ids[4:])
+    draft = updates.prepare(ids, True, requested_by=staff)
+    html = unescape(desk.get(f"{ADMIN}/{draft.pk}/confirm/").content.decode())
+    assert f"Update {first.pk} by an operator does the opposite for 4 of them" in html
+    assert f"Update {second.pk} by an operator does the opposite for 2 of them" in html
+    monkeypatch.setattr(lately, "COUNT_CAP", 3)
+    html = unescape(desk.get(f"{ADMIN}/{draft.pk}/confirm/").content.decode())
+    assert f"Update {first.pk} by an operator does the opposite for 3+ of them" in html
 
 
 def test_seconds_each__is_that_of_the_last_larger_updates() -> None:

@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from bland_sms.admin import ConversationAdmin
+from bland_sms.admin import ConversationAdmin, filters
 from bland_sms.mirror import apply_page
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation, DailyTotal, UncountedDay
 from bland_sms.payloads import ConversationPayload
@@ -187,6 +187,15 @@ def test_prune__totals_go_when_no_page_shows_them() -> None:
 # --- the page ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=[False, True], ids=["few", "more than are named"])
+def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list behind a number finds its rows by another way where they are very many."""
+    if request.param:
+        monkeypatch.setattr(filters, "MOST_NAMED", 0)
+        monkeypatch.setattr(filters, "MOST_IN_AN_ARRAY", 0)
+
+
+@pytest.mark.usefixtures("many")
 def test_page__numbers_lead_to_the_lists_behind_them(desk: Client) -> None:
     a_few_days()
     close_days()
@@ -218,6 +227,7 @@ def test_page__by_number_and_by_whom(desk: Client) -> None:
     assert "our_number=%2B15559990002" in page.context["total"].cells[0].url
 
 
+@pytest.mark.usefixtures("many")
 def test_page__by_whom_and_why_lead_to_exactly_those(desk: Client) -> None:
     a_few_days()
     ended = datetime(2026, 11, 26, 9, tzinfo=timezone.utc)

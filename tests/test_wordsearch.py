@@ -12,6 +12,8 @@ from django.contrib.auth.models import AbstractUser, Permission
 from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.test import Client
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from bland_sms import wordsearch
 from bland_sms.erasure import forget
@@ -102,6 +104,47 @@ def test_find__too_frequent_words_are_looked_for_in_what_was_copied_last(
     found = find("parcel")
     assert [message.text for message in found.messages] == ["my parcel", "a parcel"]
     assert found.is_of_newest
+
+
+@pytest.mark.usefixtures("index")
+@given(
+    threads=st.lists(
+        st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=4), min_size=1, max_size=6
+    ),
+    first=st.integers(0, 3),
+)
+@example(
+    threads=[[(9, False), (0, True), (1, True)], [(5, True)]], first=1
+)  # the thread of the last word holds old words
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_find__the_newest_wherever_it_looks_first(
+    threads: list[list[tuple[int, bool]]], first: int
+) -> None:
+    """Threads begin and fall silent at any time: the newest messages may be in each of them."""
+    Conversation.objects.all().delete()
+    Message.objects.all().delete()
+    told = []
+    for number, messages in enumerate(threads):
+        at = NOON + timedelta(minutes=max([minute for minute, _has in messages] or [0]))
+        Conversation.objects.create(pk=f"conv_{number}", is_active=True, last_message_at=at)
+        for place, (minute, has_word) in enumerate(messages):
+            text = f"{'parcel' if has_word else 'letter'} {number} {place}"
+            Message.objects.create(
+                conversation_id=f"conv_{number}",
+                bland_id=f"m{place}",
+                position=place,
+                text=text,
+                created_at=NOON + timedelta(minutes=minute),
+            )
+            told.append((minute, text))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(wordsearch, "NEWEST_CONVERSATIONS", first)
+        patched.setattr(wordsearch, "MOST_FOUND", 1)
+        found = find("parcel")
+    minutes = {text: minute for minute, text in told}
+    wanted = sorted((minute for minute, text in told if "parcel" in text), reverse=True)
+    assert [minutes[message.text] for message in found.messages] == wanted[:1]
+    assert found.is_cut == (len(wanted) > 1)
 
 
 def test_create__finds_what_was_there_before() -> None:

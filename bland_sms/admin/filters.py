@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db import connections
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import BooleanField, Exists, F, Func, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -24,6 +24,8 @@ from .formatting import shown_number
 
 MOST_NAMED = 5000
 """Conversations that a condition names one by one."""
+MOST_IN_AN_ARRAY = 100_000
+"""Rows whose conversations PostgreSQL looks up one by one."""
 MOST_NUMBERS = 50
 """Our own numbers that are offered as filters."""
 
@@ -90,11 +92,13 @@ class ChangeFilter(admin.SimpleListFilter):
         if self.value() == "waiting":
             return _named_by(_items(BulkUpdateItem.State.OPEN), queryset)
         if self.value() == "failed":
-            failed = _items((BulkUpdateItem.State.FAILED, BulkUpdateItem.State.UNKNOWN))
+            # No item fails before its update is started.
+            states = (BulkUpdateItem.State.FAILED, BulkUpdateItem.State.UNKNOWN)
+            failed = BulkUpdateItem.objects.filter(state__in=states)
             later = BulkUpdateItem.objects.filter(
                 conversation_id=OuterRef("conversation_id"), pk__gt=OuterRef("pk")
             ).exclude(state=BulkUpdateItem.State.CANCELLED)
-            return _named_by(failed.filter(~Exists(later)), queryset)
+            return _named_by(failed.filter(~Exists(later)), queryset, at_most=failed)
         return queryset
 
 
@@ -194,15 +198,37 @@ class StopFilter(admin.SimpleListFilter):
         return _named_by(asked, queryset)
 
 
-def _named_by(rows: QuerySet[Any], conversations: QuerySet[Conversation]) -> QuerySet[Conversation]:
-    """The conversations that rows of another table name; one by one where they are few.
+def _named_by(
+    rows: QuerySet[Any],
+    conversations: QuerySet[Conversation],
+    at_most: QuerySet[Any] | None = None,
+) -> QuerySet[Conversation]:
+    """The conversations that rows of another table name, from those rows unless they are very many.
 
-    With a subquery PostgreSQL walks along the list, newest first, until it has met a page of them:
-    of the events of one day last month that is a walk through all that came after.
+    With a plain subquery PostgreSQL walks along the list, newest first, until it has met a page of
+    them: of the events of a month last winter that is a walk through all that came after.
+
+    Args:
+        at_most: Rows that are counted faster, all of ``rows`` among them.
     """
-    few = list(rows.order_by().values_list("conversation_id", flat=True)[: MOST_NAMED + 1])
-    ids: Any = rows.values("conversation_id") if len(few) > MOST_NAMED else sorted(set(few))
+    ids = rows.order_by().values("conversation_id")
+    if connections[conversations.db].vendor == "postgresql":
+        counted = rows if at_most is None else at_most
+        if counted.order_by()[: MOST_IN_AN_ARRAY + 1].count() <= MOST_IN_AN_ARRAY:
+            return conversations.filter(_IsOneOf(F("pk"), Subquery(ids)))
+    else:
+        few = list(ids.values_list("conversation_id", flat=True)[: MOST_NAMED + 1])
+        if len(few) <= MOST_NAMED:
+            return conversations.filter(pk__in=sorted(set(few)))
     return conversations.filter(pk__in=ids)
+
+
+class _IsOneOf(Func):
+    """``id = ANY (ARRAY (SELECT ...))``: PostgreSQL asks the subquery first, and once."""
+
+    arg_joiner = " = ANY (ARRAY "
+    template = "%(expressions)s)"
+    output_field = BooleanField()
 
 
 def _items(states: Iterable[str]) -> QuerySet[BulkUpdateItem]:

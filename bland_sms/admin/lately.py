@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from statistics import median
 
-from django.db.models import Count, Exists, OuterRef
+from django.db.models import Exists, OuterRef
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..models import BulkUpdate, BulkUpdateItem
-from .wording import number_words
+from .wording import COUNT_CAP, number_words
 
 Status = BulkUpdate.Status
 MOST_NAMED = 10
@@ -27,22 +27,16 @@ def overlaps(draft: BulkUpdate) -> list[str]:
     unfinished = BulkUpdate.objects.filter(
         Exists(open_items.filter(bulk_update=OuterRef("pk"))), status__in=Status.UNFINISHED
     ).exclude(pk=draft.pk)
-    # By their ids: by their state alone PostgreSQL reads the draft's own items, which all wait.
-    ids = list(unfinished.order_by("pk").values_list("pk", flat=True)[:MOST_LOOKED_AT])
-    if not ids:
-        return []
-    others = (
-        open_items.filter(
-            bulk_update__in=ids, conversation_id__in=draft.items.values("conversation_id")
-        )
-        .order_by()
-        .values_list("bulk_update_id", "bulk_update__is_active", "bulk_update__requested_by_name")
-        .annotate(number=Count("pk"))
-        .order_by("bulk_update_id")[:MOST_NAMED]
-    )
-    told = []
-    for update_id, is_active, who, number in others:
-        if is_active == draft.is_active:
+    chosen = draft.items.values("conversation_id")
+    told: list[str] = []
+    columns = ("pk", "is_active", "requested_by_name")
+    for other in unfinished.only(*columns).order_by("pk")[:MOST_LOOKED_AT]:
+        # By its id: by their state alone PostgreSQL reads the draft's own items, which all wait.
+        same = open_items.filter(bulk_update=other.pk, conversation_id__in=chosen)
+        number = same.order_by()[: COUNT_CAP + 1].count()
+        if not number:
+            continue
+        if other.is_active == draft.is_active:
             text = ngettext(
                 "Update %(update)d by %(who)s does the same for %(number)s of them, which is left "
                 "out here.",
@@ -58,8 +52,11 @@ def overlaps(draft: BulkUpdate) -> list[str]:
                 "left out there once this one is started.",
                 number,
             )
-        values = {"update": update_id, "who": who or _("an operator")}
-        told.append(text % {**values, "number": number_words(number)})
+        words = number_words(min(number, COUNT_CAP), is_capped=number > COUNT_CAP)
+        who = other.requested_by_name or _("an operator")
+        told.append(text % {"update": other.pk, "who": who, "number": words})
+        if len(told) == MOST_NAMED:
+            break
     return told
 
 

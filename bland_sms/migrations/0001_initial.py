@@ -404,11 +404,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='bulkupdateitem',
-            index=models.Index(fields=['conversation', 'state'], name='bland_sms_item_conversation'),
+            index=models.Index(fields=['conversation', 'state', 'id'], name='bland_sms_item_conversation'),
         ),
         migrations.AddIndex(
             model_name='bulkupdateitem',
-            index=models.Index(fields=['state', 'conversation'], name='bland_sms_item_open'),
+            index=models.Index(fields=['state', 'conversation', 'id'], name='bland_sms_item_open'),
         ),
         migrations.AddIndex(
             model_name='bulkupdateitem',

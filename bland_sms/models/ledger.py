@@ -217,8 +217,11 @@ class BulkUpdateItem(models.Model):
         ]
         indexes = [
             models.Index(fields=["bulk_update", "state", "id"], name="bland_sms_item_state"),
-            models.Index(fields=["conversation", "state"], name="bland_sms_item_conversation"),
-            models.Index(fields=["state", "conversation"], name="bland_sms_item_open"),
+            # With the id: what failed and was asked for later is told by these two alone.
+            models.Index(
+                fields=["conversation", "state", "id"], name="bland_sms_item_conversation"
+            ),
+            models.Index(fields=["state", "conversation", "id"], name="bland_sms_item_open"),
             models.Index(fields=["state", "finished_at"], name="bland_sms_item_finished"),
         ]
 
