@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import quote as quote_url
 
 import pytest
 from django.contrib.admin.utils import quote
@@ -55,12 +56,27 @@ def test_customer_key__different_numbers_stay_different(
     assert len(keys) == len({one, other})
 
 
-@given(st.emails())
-@example("%00@a.ac")
-def test_customer_key__addresses(address: str) -> None:
+@given(
+    st.emails(),
+    st.sampled_from(["", "imessage:", "RCS: ", "whatsapp://", "mailto: ", "sms:mailto:"]),
+    st.sampled_from(["", "?subject=hi", ";a=1?b=dana@example.com;c", " ?x"]),
+)
+@example("%00@a.ac", "imessage:", "")
+@example("%00@a.ac", "mailto:", "?%40")
+def test_customer_key__addresses(address: str, prefix: str, parameters: str) -> None:
     key = customer_key(address)
-    assert customer_key(f" imessage:{address.upper()} ") == customer_key(address.upper())
     assert key == customer_key(key) == key.lower()
+    assert customer_key(f" imessage:{address.upper()} ") == customer_key(address.upper())
+    if "mailto" in prefix:
+        address = f"{quote_url(address)}{parameters}"
+    assert customer_key(prefix + address) == key
+
+
+@pytest.mark.parametrize("text", ["x", "5", "+5", "\u0661", "\ufdfa"])
+def test_customer_key__is_never_longer_than_its_column(text: str) -> None:
+    key = customer_key(text * 300)
+    assert len(key) == 255
+    assert customer_key(key) == key
 
 
 @given(st.text(max_size=80))
@@ -87,6 +103,9 @@ def test_customer_key__any_text_has_a_stable_key(text: str) -> None:
         ("imessage:dana%2Btexts@example.com", "dana%2btexts@example.com"),
         ("12345", "12345"),
         ("facebook:15550100001", "facebook:15550100001"),
+        ("001234567", "1234567"),
+        ("00123456", "00123456"),  # too short for what follows an international prefix
+        ("(-)", "(-)"),  # no digits, but not one with all others
         ("", ""),
     ],
 )

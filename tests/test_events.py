@@ -89,6 +89,8 @@ payloads = st.one_of(
     st.builds(lambda age: updated(**age), ages),
 )
 
+stateless = st.builds(lambda age, told: listed(**{**age, "is_active": None}, **told), ages, facts)
+
 
 def outcome_of(arrivals: Sequence[Payload], *, as_page: bool) -> tuple[Any, ...]:
     Conversation.objects.all().delete()
@@ -120,6 +122,20 @@ def test_events__any_order_ends_in_the_same_events(
     assert outcome_of(shuffled, as_page=True) == expected
 
 
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    data=st.data(),
+    some=st.lists(st.one_of(payloads, stateless), min_size=2, max_size=5),
+)
+def test_events__without_a_state_in_any_order_too(data: st.DataObject, some: list[Payload]) -> None:
+    """What tells no state makes no row, so there is one before."""
+    shuffled = data.draw(st.permutations([*some, *some[:2]]))
+    expected = outcome_of([listed(-1), *some], as_page=False)
+    assert outcome_of([listed(-1), *shuffled], as_page=False) == expected
+
+
 # --- what they say ----------------------------------------------------------------------------
 
 
@@ -149,6 +165,8 @@ def test_events__first_told_by(observed: int) -> None:
     """Who told an event first, by when the request was sent and not by when the answer came."""
     apply_page([listed(1, is_active=False, observed_at=at(observed))])
     apply_page([updated(1, observed_at=at(10))])
+    later = {"is_active": False, "ended_by_end_call_node": False, "observed_at": at(40)}
+    apply_page([detailed(1, **later)])
     event = ConversationEvent.objects.get()
     first = min((at(observed), Source.LIST), (at(10), Source.UPDATE))
     assert (event.observed_at, event.source) == first
@@ -176,10 +194,25 @@ def test_events__deactivated_after_it_was_completed_and_began_anew() -> None:
     apply_page([listed(1, is_active=False, **end)])
     apply_page([listed(2, **end)])
     apply_page([updated(3)])
+    apply_page([listed(4, is_active=False, **end)])  # Bland still says it of the first end
     assert [event[:2] for event in events()] == [
         ("completed", 1),
         ("reactivated", 2),
         ("deactivated", 3),
+    ]
+
+
+def test_events__told_later_of_the_same_version() -> None:
+    apply_page([listed(2)])
+    apply_page([listed(2, created_at=at(0), observed_at=at(3))])
+    apply_page([detailed(2, created_at=at(0), human_handoff_at=at(1), observed_at=at(4))])
+    assert [event[:2] for event in events()] == [("started", 0), ("handed_off", 1)]
+    apply_page([listed(2, created_at=at(-1), timed_out_at=at(1.5), observed_at=at(5))])
+    assert [event[:2] for event in events()] == [
+        ("started", -1),
+        ("handed_off", 1),
+        ("timed_out", 1.5),
+        ("reactivated", 2),
     ]
 
 
@@ -212,6 +245,12 @@ def test_events__of_a_row_copied_before_there_were_events() -> None:
         ("timed_out", -1),
         ("reactivated", 1),
     ]
+
+
+def test_events__of_a_row_of_which_little_was_known() -> None:
+    Conversation.objects.create(id="conv_1", is_active=True, updated_at=at(0))
+    apply_page([listed(1, is_active=False)])
+    assert [event[:2] for event in events()] == [("deactivated", 1)]
 
 
 def test_events__without_a_time_of_blands_there_is_none() -> None:
@@ -251,10 +290,17 @@ def test_events__forget_what_is_settled() -> None:
     assert len(known) == 3 + 2 * 7
     history = Conversation.objects.get().event_history
     assert len(history["versions"]) == MAX_VERSIONS
-    apply_page([listed(5.5, is_active=False), listed(75.5, is_active=False)])
+    oldest = 30
+    assert history["settled"] == "inactive"
+    apply_page([listed(5.5, is_active=False, timed_out_at=at(5.6), human_handoff_at=at(5.4))])
+    assert events() == known, "what is settled stays"
+    apply_page([listed(75.5, is_active=False), listed(oldest + 0.5)])
     later = [event for event in events() if event not in known]
-    assert [event[:2] for event in later] == [("deactivated", 75.5), ("reactivated", 76)]
-    assert len(events()) == len(known) + 2
+    assert later == [
+        told("reactivated", oldest + 0.5, "inactive", "active"),
+        told("deactivated", 75.5, "active", "inactive"),
+        told("reactivated", 76, "inactive", "active"),
+    ]
 
 
 def test_events__handoff_over_many_versions_is_taken_back_once() -> None:

@@ -186,6 +186,18 @@ def test_row_that_is_another_now__is_not_known(change: str) -> None:
     assert not is_known(read(row, 5))
 
 
+def test_row_that_was_told_late__is_not_known() -> None:
+    """It did not count, but told once more it may: then it is the newest."""
+    newer = row_of(message_count=2, messages=[])
+    apply_page([ConversationPayload.from_json(newer, observed_at=NOON + 5 * MINUTE)])
+    row = row_of(message_count=1)
+    apply_page([read(row, 1)])
+    assert not is_known(read(row, 6))
+    apply_page([read(row, 6)])
+    assert Conversation.objects.get().message_count == 1
+    assert is_known(read(row, 7))
+
+
 def test_two_rows_of_one_conversation_that_differ__are_merged() -> None:
     apply_page([read(row_of(), 1)])
     later = row_of(updated_at=text_of(1), is_active=False)

@@ -10,10 +10,18 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bland_sms.mirror import Effect, apply_conversation, apply_page, mark_missing, merge
+from bland_sms.mirror import (
+    Effect,
+    apply_conversation,
+    apply_page,
+    mark_missing,
+    merge,
+    shown_together,
+)
 from bland_sms.mirror import apply as applying
 from bland_sms.models import Conversation, Message
 from bland_sms.payloads import (
@@ -94,7 +102,12 @@ def outcome_of(arrivals: Sequence[Payload], *, as_page: bool) -> dict[str, Any] 
         for payload in arrivals:
             assert payload.observed_at is not None
             apply_conversation(payload, observed_at=payload.observed_at)
-    return stored()
+    row = stored()
+    for one in Conversation.objects.all():
+        one.derive()
+        one.save()  # a column that follows from others does so already
+    assert stored() == row
+    return row
 
 
 @pytest.mark.slow
@@ -275,6 +288,44 @@ def test_apply_page__unchanged_rows_get_younger_and_nothing_else() -> None:
     row = Conversation.objects.get()
     assert (row.observed_at, row.facts_observed_at) == (NOON + MINUTE, NOON + MINUTE)
     assert not heard
+
+
+def test_apply_page__what_is_told_again_moves_ages_only() -> None:
+    facts = {"summary": "s", "created_at": NOON, "ended_by_end_call_node": False}
+    apply_page([detailed("hi", **facts)])
+    apply_page([listed(observed_at=NOON + MINUTE, **facts)])
+    for later in (
+        listed(observed_at=NOON + 2 * MINUTE, **facts),
+        listed(observed_at=NOON + 3 * MINUTE, **facts, extra={}),
+        updated(is_active=True, observed_at=NOON + 4 * MINUTE),
+    ):
+        with CaptureQueriesContext(connection) as queries:
+            assert apply_page([later])["conv_1"].outcome is Effect.UNCHANGED
+        assert not [query for query in queries if query["sql"].startswith("INSERT")]
+        assert Conversation.objects.get().observed_at == later.observed_at
+
+
+def test_watchers__hear_of_news_only_and_once_of_what_is_shown_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[list[str]] = []
+    watch = [lambda rows: heard.append(sorted(row.pk for row in rows))]
+    monkeypatch.setattr(applying, "watchers", watch)
+    monkeypatch.setattr(applying, "after_commit", lambda tell: tell())
+    apply_page([listed(id="a"), listed(id="b"), listed(id="c", is_active=None)])
+    later = NOON + MINUTE
+    apply_page([updated(id="a", updated_at=later), updated(id="b", is_active=True)])
+    apply_page([listed(id="a", observed_at=later)])
+    assert heard == [["a", "b"], ["a"]]
+
+    with pytest.raises(ValueError, match="later"), shown_together():
+        apply_page([listed(id="d"), listed(id="e")])
+        apply_page([listed(id="f")])
+        assert len(heard) == 2
+        raise ValueError("later")
+    assert heard[2:] == [["d", "e", "f"]], "what was written before an error stays"
+    apply_page([listed(id="g")])
+    assert heard[3:] == [["g"]]
 
 
 def test_apply_page__signals_after_commit(django_capture_on_commit_callbacks: Any) -> None:

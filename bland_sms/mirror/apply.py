@@ -137,14 +137,15 @@ _gathered: ContextVar[list[Conversation] | None] = ContextVar("_gathered", defau
 
 @contextmanager
 def shown_together() -> Iterator[None]:
-    """Tell the watchers of all that is written meanwhile at the end, as of one page."""
+    """Tell the watchers of all that is written meanwhile at the end, as of one page; also where
+    that is an error, since what was written before it stays."""
     rows: list[Conversation] = []
     token = _gathered.set(rows)
     try:
         yield
     finally:
         _gathered.reset(token)
-    _show(rows)
+        _show(rows)
 
 
 def _show(rows: Sequence[Conversation]) -> None:
