@@ -318,11 +318,15 @@ def test_watchers__hear_of_news_only_and_once_of_what_is_shown_together(
     apply_page([listed(id="a", observed_at=later)])
     assert heard == [["a", "b"], ["a"]]
 
-    with pytest.raises(ValueError, match="later"), shown_together():
-        apply_page([listed(id="d"), listed(id="e")])
-        apply_page([listed(id="f")])
-        assert len(heard) == 2
-        raise ValueError("later")
+    def fail_at_last() -> None:
+        with shown_together():
+            apply_page([listed(id="d"), listed(id="e")])
+            apply_page([listed(id="f")])
+            assert len(heard) == 2
+            raise ValueError("later")
+
+    with pytest.raises(ValueError, match="later"):
+        fail_at_last()
     assert heard[2:] == [["d", "e", "f"]], "what was written before an error stays"
     apply_page([listed(id="g")])
     assert heard[3:] == [["g"]]
