@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
-from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
+from bland_sms import standing
+from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation, StandingOrder
 from bland_sms.pacing import Pacer
 from bland_sms.sandbox import BlandSandbox
+from bland_sms.sync import refresh, refresh_many
 from bland_sms.updates import cancel, driver, prepare, run, start
 from bland_sms.updates.job import Job
 from bland_sms.updates.transitions import call_back, release_dead_claims
@@ -34,7 +37,7 @@ def states(bulk_update: BulkUpdate) -> dict[str, str]:
 
 
 class Desk:
-    """Somebody cancels what they see as soon as the first answer has come.
+    """Somebody cancels what they see, or lifts its orders, as soon as the first answer has come.
 
     Until the driver has noticed, no thread but the first gets its turn to ask Bland: some of the
     claimed items are with threads that wait for it, some with none.
@@ -43,6 +46,7 @@ class Desk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.noticed = threading.Event()
         self.ends_it: type[BaseException] | None = None
+        self.decide: Callable[[BulkUpdate], object] = partial(cancel, visible=seen())
         self.was_running: set[str] = set()
         first, wait, collect = threading.Lock(), Pacer.wait, driver._Drive._collect
         look = driver._Drive._look
@@ -52,12 +56,12 @@ class Desk:
                 assert self.noticed.wait(60)
             return wait(pacer, *args)
 
-        def cancel_at_first(drive: Any, *args: Any) -> None:
+        def decide_at_first(drive: Any, *args: Any) -> None:
             collect(drive, *args)
             if not self.was_running:
                 running = drive.update.items.filter(state="running")
                 self.was_running = set(running.values_list("conversation_id", flat=True))
-                assert cancel(BulkUpdate.objects.get(pk=drive.update.pk), visible=seen())
+                assert self.decide(BulkUpdate.objects.get(pk=drive.update.pk))
 
         def notice(drive: Any, *args: Any) -> None:
             look(drive, *args)
@@ -67,7 +71,7 @@ class Desk:
                     raise self.ends_it
 
         monkeypatch.setattr(Pacer, "wait", wait_for_turn)
-        monkeypatch.setattr(driver._Drive, "_collect", cancel_at_first)
+        monkeypatch.setattr(driver._Drive, "_collect", decide_at_first)
         monkeypatch.setattr(driver._Drive, "_look", notice)
 
 
@@ -97,6 +101,49 @@ def test_cancel__what_is_claimed_and_not_sent_is_not_sent(
     }
     bulk_update.refresh_from_db()
     assert bulk_update.status == "finished"
+
+
+@pytest.fixture
+def orders(sandbox: BlandSandbox) -> list[StandingOrder]:
+    """Standing orders, and one update that they asked for."""
+    numbers = [f"+1555010{number}" for number in range(8000, 8000 + ROWS)]
+    made = standing.make_many([standing.Wish(number) for number in numbers], "by letter")
+    refresh_many([sandbox.customer_texts(number, "hi") for number in numbers])
+    return made
+
+
+def test_lift__what_is_claimed_and_not_sent_is_not_sent(
+    orders: list[StandingOrder], desk: Desk, sandbox: BlandSandbox
+) -> None:
+    bulk_update = BulkUpdate.objects.get(source="standing")
+    desk.decide = lambda _update: standing.lift_many(orders)
+
+    assert run(bulk_update) is True
+
+    assert len(desk.was_running) == 2 * THREADS
+    [sent] = sandbox.requests("PATCH")
+    found = states(bulk_update)
+    assert found.pop(sent["conversation_id"]) == "changed"
+    assert set(found.values()) == {"cancelled"}
+    codes = bulk_update.items.filter(state="cancelled").values_list("error_code", "attempts")
+    assert set(codes) == {("lifted", 0)}
+    bulk_update.refresh_from_db()
+    assert bulk_update.status == "finished"
+
+
+@pytest.mark.parametrize("code", ["interrupted", "no_answer"])
+def test_lift__of_what_was_in_flight_nobody_says_that_it_was_not_sent(
+    sandbox: BlandSandbox, code: str
+) -> None:
+    order = standing.make("+15550108001", "by letter")
+    refresh(sandbox.customer_texts("+15550108001", "hi"))
+    BulkUpdateItem.objects.update(error_code=code, attempts=1)
+
+    standing.lift(order)
+
+    [item] = BulkUpdateItem.objects.all()
+    assert (item.state, item.error_code, item.attempts) == ("unknown", "no_answer", 1)
+    assert BulkUpdate.objects.get().status == "finished"
 
 
 class TimeLimitError(BaseException):

@@ -12,7 +12,7 @@ from django.utils import timezone
 from ..database import batches, write_transaction
 from ..models import StandingOrder
 from ..people import name_of
-from ..updates.ordered import cancel_waiting_of
+from ..updates.ordered import cancel_open_of
 from ..updates.transitions import finish_if_done, note_all
 from .rows import fingerprint, locked, names_of
 
@@ -52,7 +52,7 @@ def end_orders(orders: Sequence[StandingOrder], user: Any) -> None:
         lifted_by_name=name_of(user) if user else "",
         needs_review=False,
     )
-    for update_id in cancel_waiting_of(pks):
+    for update_id in cancel_open_of(pks):
         finish_if_done(update_id)
 
 

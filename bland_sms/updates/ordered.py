@@ -19,7 +19,7 @@ from ..models import (
 )
 from ..reasons import Failure
 from ..signals import announce, standing_order_suspended
-from .transitions import cancel_items
+from .transitions import call_back, cancel_items
 
 NAMES_PROVE_NOTHING = (StandingOrder.Source.COMMAND, StandingOrder.Source.RULE)
 
@@ -136,8 +136,8 @@ def cancel_of_ended_orders(bulk_update: BulkUpdate, asked: Mapping[str, int]) ->
     return list(cancelled.values())
 
 
-def cancel_waiting_of(order_ids: Collection[int]) -> set[int]:
-    """Cancel what still waits for orders that were lifted; which updates that concerns."""
+def cancel_open_of(order_ids: Collection[int]) -> set[int]:
+    """Cancel what is open for orders that were lifted, unless it is in flight; in which updates."""
     found = OrderApplication.objects.filter(
         order_id__in=order_ids, bulk_update__status__in=BulkUpdate.Status.UNFINISHED
     ).values_list("bulk_update_id", "conversation_id")
@@ -149,7 +149,9 @@ def cancel_waiting_of(order_ids: Collection[int]) -> set[int]:
             items = BulkUpdateItem.objects.filter(
                 bulk_update_id=update_id, conversation_id__in=some
             )
-            cancel_items(list(items.values_list("pk", flat=True)), "lifted")
+            item_ids = list(items.values_list("pk", flat=True))
+            cancel_items(item_ids, "lifted")
+            call_back(item_ids, "lifted")
     _look_again(sorted({pk for pks in by_update.values() for pk in pks}))
     return set(by_update)
 

@@ -17,6 +17,8 @@ from ..signals import announce, bulk_update_finished
 
 LOOK_FIRST_CODES = {"interrupted", "no_answer"}
 """An item that waits with one of these was in flight: Bland may have done it already."""
+ANOTHER_DECIDES = {"superseded", "already_queued"}
+"""An item that is cancelled with one of these leaves its conversation to another item."""
 CALLED_BACK = "called_back"
 """In ``error_params`` of an item that is open, where else there is nothing: the code to cancel it
 with, since its driver had it when somebody did not want it any more."""
@@ -27,14 +29,14 @@ NOT_STOPPED: dict[str, Any] = {"stop_code": "", "stop_params": {}, "not_before":
 def cancel_items(item_ids: Sequence[int], code: str, **params: Any) -> int:
     """Cancel those of the items that still wait; how many there were.
 
-    Of one that was in flight nobody knows what Bland did. Cancelled by hand it is unknown, until
-    Retry is pressed; with any other code something newer decides about its conversation.
+    Of one that was in flight nobody knows what Bland did. Unless another item decides about its
+    conversation, it is unknown until Retry is pressed.
     """
     number = 0
     for some in batches(item_ids):
         waiting = BulkUpdateItem.objects.filter(pk__in=some, state=BulkUpdateItem.State.WAITING)
         now = timezone.now()
-        if code == "cancelled":
+        if code not in ANOTHER_DECIDES:
             number += waiting.filter(error_code__in=LOOK_FIRST_CODES).update(
                 state=BulkUpdateItem.State.UNKNOWN,
                 error_code="no_answer",
@@ -54,11 +56,17 @@ def call_back(item_ids: Sequence[int], code: str, **params: Any) -> int:
     """Ask for those of the items back that a driver has claimed; how many there are.
 
     Of these nobody but their driver knows which were sent. It sends no more of them as soon as it
-    has seen this, and whichever was not asked is cancelled as it is put back.
+    has seen this, and whichever was not asked is cancelled as it is put back. What it is writing at
+    this moment has been asked.
     """
     running = BulkUpdateItem.objects.filter(state=BulkUpdateItem.State.RUNNING)
     noted = {**params, CALLED_BACK: code}
-    return sum(running.filter(pk__in=some).update(error_params=noted) for some in batches(item_ids))
+    number = 0
+    with write_transaction(BulkUpdate):
+        for some in batches(item_ids):
+            free = list(not_locked(running.filter(pk__in=some)).values_list("pk", flat=True))
+            number += running.filter(pk__in=free).update(error_params=noted)
+    return number
 
 
 def are_called_back() -> Q:
