@@ -60,13 +60,19 @@ class Allowance:
 
     def once(self) -> Allowance:
         """The same for calls that are not repeated."""
+        return self.share(self.fence, attempts=1)
+
+    def share(
+        self, fence: Callable[[], bool] | None = None, *, attempts: int | None = None
+    ) -> Allowance:
+        """The same limits for another job, which counts for itself."""
         return Allowance(
             deadline=self.deadline,
             send_until=self.send_until,
             budget=self.budget,
             stopped=self.stopped,
-            attempts=1,
-            fence=self.fence,
+            attempts=attempts,
+            fence=fence,
         )
 
     def seconds_left(self) -> float | None:

@@ -39,15 +39,13 @@ from ..threads import Crew
 from .answers import Answers
 from .asking import ClaimedItem, Outcome, Verdict, ask, confirm_missing, fault_of_ours
 from .claiming import claim, items_of, standing_of, unclaim, unwanted, waits_for_another
+from .counting import LiveCounts
 from .ending import release
 from .job import Job
 from .ordered import refusal_of
 from .outages import can_go_on
-from .recording import record
-from .transitions import (
-    put_back,
-    release_dead_claims,
-)
+from .recording import leave_unstored, record
+from .transitions import put_back, release_dead_claims
 from .window import Window
 
 logger = logging.getLogger("bland_sms.updates")
@@ -55,8 +53,6 @@ logger = logging.getLogger("bland_sms.updates")
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
 
-COUNT_SECONDS = 1.0
-"""How old the counts of a large update may be that an open page shows."""
 FLUSH_SECONDS, FLUSH_ROWS = 2.0, 400
 """Outcomes wait no longer than this to be written, and no more of them."""
 LOOK_SECONDS = 0.4
@@ -139,9 +135,8 @@ class _Drive:
         """Nothing more could be claimed while others are in flight."""
         self.slowest_seconds = 0.0
         """The longest that an answer took."""
-        self.flushed_at = self.renewed_at = self.looked_at = self.count_at = time.monotonic()
-        self.is_large = False
-        """Whether its counts are kept on its row while it is carried out."""
+        self.flushed_at = self.renewed_at = self.looked_at = time.monotonic()
+        self.counts = LiveCounts(bulk_update)
 
     def _allowance(self, seconds: float | None) -> Allowance:
         """What all requests of this run share; each has its own that counts for itself."""
@@ -180,10 +175,7 @@ class _Drive:
             return False
         # Items that are still marked as running belong to a process that crashed.
         put_back(items_of(self.update).filter(state=State.RUNNING))
-        self.update.refresh_from_db(fields=["live_counts"])
-        self.is_large = self.update.live_counts is not None
-        if self.is_large:
-            self.update.keep_counts()  # what they were when another process was stopped
+        self.counts.begin()
         self.answers.is_right_account = items_of(self.update).filter(http_status=200).exists()
         return True
 
@@ -260,13 +252,8 @@ class _Drive:
     def _submit(
         self, crew: Crew, item: ClaimedItem, question: Callable[[Allowance], Outcome]
     ) -> None:
-        allowance = Allowance(
-            deadline=self.allowance.deadline,
-            send_until=self.allowance.send_until,
-            budget=self.budget,
-            stopped=self.allowance.stopped,
-            fence=lambda: job.is_wanted and self.update.fence.is_open(),
-        )
+        fence = self.update.fence
+        allowance = self.allowance.share(lambda: job.is_wanted and fence.is_open())
         job = self.jobs[item.item_id] = Job(item, partial(question, allowance))
         crew.submit(job)
 
@@ -351,27 +338,13 @@ class _Drive:
         with write_transaction(BulkUpdate):
             self._renew_lease()  # first: it locks the row against all other processes
             record(self.update, outcomes)
-            self._keep_counts()
+            self.counts.keep()
         for outcome in outcomes:
             if outcome.missing_at is not None:
                 mark_missing(outcome.item.conversation_id, outcome.missing_at)
 
-    def _keep_counts(self) -> None:
-        """For open pages, now and then: at most a twentieth of the time goes into it."""
-        began = time.monotonic()
-        if self.is_large and began >= self.count_at:
-            self.update.keep_counts()
-            took = time.monotonic() - began
-            self.count_at = began + max(COUNT_SECONDS, 20 * took)
-
     def _write_poison(self, outcome: Outcome, error: DatabaseError) -> None:
-        """The database refuses this one row whatever we do: the item says so, alone."""
-        outcome.payloads = []
-        outcome.retry_after_seconds = None
-        outcome.message = ""
-        if outcome.verdict is Verdict.CONFIRMED:
-            outcome.verdict, outcome.error_code = Verdict.FAILED, "not_stored"
-            outcome.error_params = {"error": type(error).__name__}
+        leave_unstored(outcome, error)
         self._write([outcome])
 
     def _close(self) -> None:

@@ -58,6 +58,16 @@ def record(bulk_update: BulkUpdate, outcomes: Sequence[Outcome]) -> None:
     _write_history(bulk_update, changed)
 
 
+def leave_unstored(outcome: Outcome, error: Exception) -> None:
+    """The database refuses this one row whatever we do: the item says so, alone."""
+    outcome.payloads = []
+    outcome.retry_after_seconds = None
+    outcome.message = ""
+    if outcome.verdict is Verdict.CONFIRMED:
+        outcome.verdict, outcome.error_code = Verdict.FAILED, "not_stored"
+        outcome.error_params = {"error": type(error).__name__}
+
+
 def _apply(outcomes: Sequence[Outcome]) -> set[str]:
     """Bring the rows up to what Bland said; which of them there are."""
     payloads: list[Payload] = [one for outcome in outcomes for one in outcome.payloads]
