@@ -66,6 +66,8 @@ def _read(response: requests.Response, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise BlandOutcomeUnknownError("answer_too_long", number=max_bytes)
         chunks.append(chunk)
+        if response.raw.length_remaining == 0:
+            break  # one more read would say so too
     return b"".join(chunks)
 
 

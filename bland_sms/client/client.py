@@ -37,7 +37,8 @@ from .answers import BELOW_HTTP, Answer, read_answer
 from .connecting import check_api_key, check_proxies, normalise_base_url
 from .failures import is_timeout, translate
 from .retrying import Limits, is_repeatable, leaves_open, most_telling, plan_retry
-from .session import KeyAuth, build_session, guarded
+from .session import KeyAuth, build_session
+from .wire import guarded
 
 __all__ = [
     "BlandClient",

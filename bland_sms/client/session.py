@@ -6,15 +6,9 @@ beyond it is urllib3's pool, which is thread-safe.
 
 from __future__ import annotations
 
-import http.client
-import io
 import json
-import re
 import ssl
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -26,8 +20,8 @@ from requests.structures import CaseInsensitiveDict
 
 from .. import __version__
 from ..conf import BlandSettings, Secret
-from ..exceptions import BlandNotSentError
 from .connecting import tls_context
+from .wire import HTTPConnection, HTTPSConnection
 
 
 class KeyAuth(requests.auth.AuthBase):
@@ -104,128 +98,16 @@ class Session(requests.Session):
         """No redirect leads anywhere; asked for one, requests would read its whole body first."""
 
 
-class _DeadlineReader(io.RawIOBase):
-    """Reads a socket until a moment. A socket's own timeout starts anew with every byte."""
-
-    def __init__(self, raw: io.RawIOBase, sock: Any, deadline: float) -> None:
-        self._raw, self._sock, self._deadline = raw, sock, deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _DeadlineResponse(http.client.HTTPResponse):
-    """An answer whose status, headers and body together take no longer than the read timeout."""
-
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        seconds = sock.gettimeout()
-        if seconds is not None:
-            reader = _DeadlineReader(self.fp.detach(), sock, time.monotonic() + seconds)
-            self.fp = io.BufferedReader(reader)
-
-    def begin(self) -> None:
-        super().begin()
-        # urllib3 logs header lines that it cannot read, and such a line may repeat the key.
-        self.msg.defects = []
-        self.msg.set_payload("")
-
-
-_guards = threading.local()
-
-
-@contextmanager
-def guarded(may_send: Callable[[], bool]) -> Iterator[None]:
-    """Ask immediately before this thread's next request is written whether it may be sent.
-
-    A process may be stopped between any check and the write, and be woken when another one has
-    taken its work over. The closer together the two are, the less can come between.
-    """
-    _guards.may_send = may_send
-    try:
-        yield
-    finally:
-        del _guards.may_send
-
-
-class _Guarded:
-    """A connection that sends nothing when it may not, and a request's head with its body."""
-
-    debuglevel = 0
-    """Whatever ``http.client.HTTPConnection.debuglevel`` is: it prints the headers, and the key."""
-    _is_at_head, _head = False, b""
-
-    def endheaders(self: Any, *args: Any, **kwargs: Any) -> None:
-        self._is_at_head, self._head = True, b""
-        try:
-            super().endheaders(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            self._is_at_head = False
-
-    def send(self: Any, data: Any) -> None:
-        if self._is_at_head and _ANNOUNCES_BODY.search(data):
-            self._head = data
-            return
-        if self._head:  # both in one write: one system call, and nothing can come between them
-            data, self._head = self._head + data, b""
-        if self.sock is None and self.auto_open:
-            self.connect()
-        may_send = getattr(_guards, "may_send", None)
-        if may_send is not None and not may_send():
-            raise BlandNotSentError()
-        super().send(data)  # type: ignore[misc]
-
-
-_ANNOUNCES_BODY = re.compile(rb"\r\ncontent-length: *[1-9]", re.IGNORECASE)
-
-
-class _HTTPConnection(_Guarded, urllib3.connection.HTTPConnection):
-    response_class = _DeadlineResponse
-
-    def connect(self) -> None:
-        with _marked_as_connecting():
-            super().connect()
-
-
-class _HTTPSConnection(_Guarded, urllib3.connection.HTTPSConnection):
-    response_class = _DeadlineResponse
-
-    def connect(self) -> None:
-        with _marked_as_connecting():
-            super().connect()
-
-
-@contextmanager
-def _marked_as_connecting() -> Iterator[None]:
-    """Nothing was sent when this fails; the same error later may mean anything."""
-    try:
-        yield
-    except OSError as error:
-        error.while_connecting = True  # type: ignore[attr-defined]
-        raise
-
-
 class _HTTPPool(urllib3.HTTPConnectionPool):
     @property
     def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802
-        return _unless_replaced(_HTTPConnection, urllib3.HTTPConnectionPool)
+        return _unless_replaced(HTTPConnection, urllib3.HTTPConnectionPool)
 
 
 class _HTTPSPool(urllib3.HTTPSConnectionPool):
     @property
     def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802
-        return _unless_replaced(_HTTPSConnection, urllib3.HTTPSConnectionPool)
+        return _unless_replaced(HTTPSConnection, urllib3.HTTPSConnectionPool)
 
 
 def _unless_replaced(ours: type, pool: Any) -> Any:
