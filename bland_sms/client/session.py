@@ -6,7 +6,6 @@ beyond it is urllib3's pool, which is thread-safe.
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
@@ -36,7 +35,13 @@ class KeyAuth(requests.auth.AuthBase):
 
 
 class _Headers(CaseInsensitiveDict):  # type: ignore[type-arg]
-    """Of a request; copied in a moment, since each request has its own: tracers add to them."""
+    """Made and copied in a moment, since each request has its own: tracers add to them."""
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> _Headers:
+        made = cls.__new__(cls)
+        made._store = {name.lower(): (name, value) for name, value in headers.items()}  # type: ignore[attr-defined]
+        return made
 
     def copy(self) -> _Headers:
         copied = _Headers.__new__(_Headers)
@@ -59,7 +64,8 @@ class Session(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ready: dict[tuple[str, str], tuple[requests.PreparedRequest, str, str]] = {}
+        self._ready: dict[tuple[str, tuple[Any, ...]], tuple[requests.PreparedRequest, str, str]]
+        self._ready = {}
 
     def prepared(
         self,
@@ -77,7 +83,7 @@ class Session(requests.Session):
         if params is not None:
             url = base_url + path
             return self.prepare_request(requests.Request(method, url, params=params, json=body))
-        key = method, json.dumps(body)
+        key = method, tuple(body.items()) if body else ()
         if key not in self._ready:
             given = requests.Request(method, base_url + path, json=body)
             pattern = self.prepare_request(given)
@@ -170,7 +176,7 @@ class _Adapter(HTTPAdapter):
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         response = requests.Response()
         response.status_code, response.reason = resp.status, resp.reason
-        response.headers = CaseInsensitiveDict(resp.headers)
+        response.headers = _Headers.of(resp.headers)
         response.url, response.request = str(req.url), req
         response.raw, response.connection = resp, self
         return response

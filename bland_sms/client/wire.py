@@ -1,5 +1,4 @@
-"""What goes over a connection: a request in one write, if it may be sent at all; an answer in time.
-"""
+"""What goes over a connection: a request in one write, if it may be sent; an answer in time."""
 
 from __future__ import annotations
 
@@ -16,6 +15,9 @@ import urllib3
 
 from ..exceptions import BlandNotSentError
 
+CLOSE_SECONDS = 0.01
+"""So much longer than its deadline an answer may take."""
+
 
 class _DeadlineReader(io.RawIOBase):
     """Reads a socket until a moment. A socket's own timeout starts anew with every byte."""
@@ -30,7 +32,8 @@ class _DeadlineReader(io.RawIOBase):
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        self._sock.settimeout(left)
+        if self._sock.gettimeout() > left + CLOSE_SECONDS:  # a system call, which the first read
+            self._sock.settimeout(left)  # of an answer can do without
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -55,7 +58,6 @@ class _DeadlineResponse(http.client.HTTPResponse):
         # urllib3 logs header lines that it cannot read, and such a line may repeat the key.
         self.msg.defects = []
         self.msg.set_payload("")
-
 
     def _begin_plainly(self) -> bool:
         """Read status and headers at once where both are as usual; False: nothing is read yet.
@@ -119,12 +121,14 @@ class _Guarded:
         finally:
             self._is_at_head = False
 
-    def putheader(self: Any, header: str, *values: Any) -> None:
+    def putheader(self: Any, header: Any, *values: Any) -> None:
         """As urllib3 and http.client do, which look at each value four times."""
-        if len(values) == 1 and _PLAIN_HEADER.fullmatch(line := f"{header}: {values[0]}"):
-            self._output(line.encode("ascii"))
-        else:
-            super().putheader(header, *values)  # type: ignore[misc]
+        if len(values) == 1 and isinstance(values[0], str):
+            line = f"{header}: {values[0]}"
+            if _PLAIN_HEADER.fullmatch(line):
+                self._output(line.encode("ascii"))
+                return
+        super().putheader(header, *values)  # type: ignore[misc]
 
     def send(self: Any, data: Any) -> None:
         if self._is_at_head and _ANNOUNCES_BODY.search(data):

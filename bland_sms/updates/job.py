@@ -55,5 +55,6 @@ class Job:
         except Exception:
             logger.exception("item %s: an error of our own", self.item.item_id)
         finally:
+            del self._work  # it knows of this job, and only the garbage collector could free both
             self.seconds = time.monotonic() - began
             self.is_over = True
