@@ -1261,6 +1261,15 @@ def secured(
         sandbox.stop()
 
 
+@pytest.mark.usefixtures("new_client")
+def test_plain_http__reads_no_authorities(
+    sandbox: BlandSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bland_sms.client.session.tls_context", None)
+
+    assert update().is_active is False
+
+
 def test_tls__own_ca_bundle(secured: Callable[..., TLS]) -> None:
     secured()
 

@@ -129,7 +129,7 @@ _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 class _Adapter(HTTPAdapter):
     """One TLS context for all connections: urllib3 would read the CA bundle for each anew."""
 
-    def __init__(self, context: ssl.SSLContext, pool_size: int) -> None:
+    def __init__(self, context: ssl.SSLContext | None, pool_size: int) -> None:
         self._context = context
         self._pools: dict[str, Any] = {}
         super().__init__(pool_connections=4, pool_maxsize=pool_size, max_retries=0)
@@ -183,7 +183,9 @@ class _Adapter(HTTPAdapter):
 
 
 def build_session(settings: BlandSettings, auth: KeyAuth) -> Session:
-    context = tls_context(settings.ca_bundle or DEFAULT_CA_BUNDLE_PATH)
+    context = None  # plain http is for loopback: to read all authorities takes longer than a call
+    if settings.ca_bundle or not settings.base_url.strip().lower().startswith("http:"):
+        context = tls_context(settings.ca_bundle or DEFAULT_CA_BUNDLE_PATH)
     session = Session()
     session.trust_env = False  # no proxies, .netrc or CA bundle of the environment
     session.cookies = _NoCookies(DefaultCookiePolicy(allowed_domains=[]))
