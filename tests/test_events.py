@@ -342,6 +342,10 @@ def test_events__days_to_count_again() -> None:
     UncountedDay.objects.all().delete()
     apply_page([listed(2, is_active=False, message_count=5)])
     assert set(UncountedDay.objects.values_list("day", flat=True)) == {date(2026, 1, 31)}
+    UncountedDay.objects.all().delete()
+    apply_page([listed(3, is_active=False, agent_number="+15550100009")])
+    both = {date(2026, 1, 31), date(2026, 2, 3)}  # each is counted by our number
+    assert set(UncountedDay.objects.values_list("day", flat=True)) == both
 
 
 def test_events__of_an_erased_person_are_its_state_only() -> None:

@@ -163,7 +163,9 @@ def test_first_detail__leaves_it_known() -> None:
     assert is_known(read(row, 3))
 
 
-@pytest.mark.parametrize("change", ["update", "detail", "by_hand", "erased", "missing", "ahead"])
+@pytest.mark.parametrize(
+    "change", ["update", "detail", "by_hand", "erased", "missing", "state ahead", "facts ahead"]
+)
 def test_row_that_is_another_now__is_not_known(change: str) -> None:
     row = row_of(message_count=1, user_number="+15550100001")
     apply_page([read(row, 1)])
@@ -182,7 +184,8 @@ def test_row_that_is_another_now__is_not_known(change: str) -> None:
     elif change == "missing":
         assert mark_missing("conv_1", later)
     else:
-        Conversation.objects.update(observed_at=datetime.now(timezone.utc) + 60 * MINUTE)
+        column = "observed_at" if change == "state ahead" else "facts_observed_at"
+        Conversation.objects.update(**{column: datetime.now(timezone.utc) + 60 * MINUTE})
     assert not is_known(read(row, 5))
 
 

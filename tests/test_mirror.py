@@ -371,6 +371,7 @@ def test_apply_page__somebody_else_inserts_first(monkeypatch: pytest.MonkeyPatch
 def test_apply_page__only_rows_that_may_be_made() -> None:
     applied = apply_page([listed(id="a"), listed(id="b")], creatable={"b"})
     assert (applied["a"].outcome, applied["b"].outcome) == (Effect.GONE, Effect.CREATED)
+    assert not applied["a"].needs_look, "there is no row to look for"
     assert Conversation.objects.get().pk == "b"
 
 
@@ -387,8 +388,10 @@ def test_mark_missing__any_later_payload_clears_it() -> None:
     apply_page([listed()])
     assert mark_missing("conv_1", NOON + MINUTE) is True
     assert Conversation.objects.get().missing_since == NOON + MINUTE
+    apply_page([listed(id="conv_2", observed_at=NOON + 2 * MINUTE)])
+    assert Conversation.objects.get(pk="conv_1").missing_since == NOON + MINUTE
     apply_page([listed(observed_at=NOON + 2 * MINUTE)])
-    assert Conversation.objects.get().missing_since is None
+    assert Conversation.objects.get(pk="conv_1").missing_since is None
 
 
 def test_mark_missing__an_older_404_arrives_late() -> None:
@@ -565,8 +568,11 @@ def test_clock_ahead__missing_is_neither_held_up_nor_kept(
 
 
 def test_clock_ahead__a_payload_of_a_clock_that_was_set_back_counts_as_now(at_noon: None) -> None:
-    apply_page([detailed("hi", observed_at=AHEAD)])
-    assert Conversation.objects.get().observed_at == NOON + 2 * MINUTE
+    apply_page([detailed("hi", summary="new", observed_at=AHEAD)])
+    apply_page([detailed("old", is_active=False, summary="old", observed_at=SOON)])
+    row = Conversation.objects.get()
+    assert row.observed_at == row.transcript_observed_at == NOON + 2 * MINUTE
+    assert (row.is_active, row.summary, Message.objects.get().text) == (True, "new", "hi")
 
 
 @pytest.mark.parametrize(

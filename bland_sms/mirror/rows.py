@@ -51,7 +51,7 @@ def new_row(conversation_id: str) -> Conversation:
 
 @cache
 def _blank_columns() -> dict[str, Any]:
-    return {name: value for name, value in vars(Conversation()).items() if name != "_state"}
+    return vars(Conversation())
 
 
 def listed(payloads: Sequence[Payload], alias: str) -> set[str]:
