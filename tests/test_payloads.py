@@ -22,6 +22,7 @@ from bland_sms.payloads import (
     MAX_DEPTH,
     MAX_MESSAGES,
     MAX_STORED_DEPTH,
+    MOST_EXTRA,
     ConversationPage,
     ConversationPayload,
     MessagePayload,
@@ -103,7 +104,10 @@ def test_update_payload__only_json_booleans_count(told: object) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"message": "fine"}, {"conversation": None}, {"conversation": [False]}, {"data": {}}],
+    [
+        *({}, {"message": "fine"}, {"conversation": None}, {"conversation": [False]}),
+        *({"data": {}}, {"id": "conv_1", "updated_at": "2026-01-02T03:04:05Z"}),
+    ],
 )
 def test_update_payload__no_conversation_confirms_nothing(body: dict[str, Any]) -> None:
     payload = UpdatePayload.from_json(body)
@@ -256,6 +260,7 @@ def test_message_payload__without_id_is_named_by_its_place(told: dict[str, Any])
     messages = read_messages({"id": "1"}, told, told)
 
     assert [message.bland_id for message in messages] == ["1", "no-id-1", "no-id-2"]
+    assert messages[1].extra == (told if told == {"id": " "} else {}), "nothing is lost"
 
 
 def test_message_payload__what_is_no_object_is_kept_as_text() -> None:
@@ -355,14 +360,20 @@ def test_message_payload__a_structure_is_kept_and_not_guessed(name: str, value: 
 
 
 def test_conversation_payload__the_newest_messages_of_too_many() -> None:
-    told = [{"id": "same", "message": str(number)} for number in range(MAX_MESSAGES + 5)]
+    told = [
+        {"id": "same", "message": str(number), "card": number} for number in range(MAX_MESSAGES + 5)
+    ]
+    del told[7]["id"]
 
     messages = read_messages(*told)
 
     assert len(messages) == MAX_MESSAGES
+    assert messages[2].bland_id == "no-id-7", "its place among all of them"
     assert (messages[0].text, messages[0].occurrence) == ("5", 5)
-    assert messages[0].extra == {"messages_left_out": 5}
-    assert (messages[-1].text, messages[-1].extra) == (str(MAX_MESSAGES + 4), {})
+    assert messages[0].extra == {"card": 5, "messages_left_out": 5}
+    assert (messages[1].extra, messages[1].occurrence) == ({"card": 6}, 6)
+    assert (messages[-1].text, messages[-1].extra) == (str(MAX_MESSAGES + 4), {"card": 10_004})
+    assert read_messages(*told[:MAX_MESSAGES])[0].extra == {"card": 0}
 
 
 def test_conversation_payload__no_messages_yet() -> None:
@@ -565,6 +576,23 @@ def test_parse_time__since_1970(told: object) -> None:
     assert parse_time(told, SENT) == NEW_YEAR
 
 
+@pytest.mark.parametrize(
+    ("told", "year"),
+    [(10**9, 2001), (10**9 - 1, None), (10**12, 2001), (str(10**12), 2001), (10**12 - 1, None)],
+)
+def test_parse_time__seconds_or_milliseconds(told: object, year: int | None) -> None:
+    parsed = parse_time(told, SENT)
+
+    assert (parsed and parsed.year) == year
+
+
+@pytest.mark.parametrize(("length", "is_read"), [(64, True), (65, False)])
+def test_parse_time__of_a_text_that_is_not_too_long(length: int, is_read: bool) -> None:
+    parsed = parse_time("2026-01-02T03:04:05Z".center(length), SENT)
+
+    assert parsed == (NEW_YEAR if is_read else None)
+
+
 def test_parse_time__later_than_the_answer_by_five_minutes() -> None:
     latest = latest_time(ANSWERED)
 
@@ -624,20 +652,21 @@ def test_clean_json__no_negative_zero() -> None:
     assert json.dumps(clean_json(-0.0)) == "0"
 
 
+@pytest.mark.parametrize("kind", [list, dict])
 @pytest.mark.parametrize("depth", [1, 27, 28, 29, 31, 32, MAX_DEPTH, 500])
-def test_clean_json__what_lies_deep_is_kept_as_text(depth: int) -> None:
+def test_clean_json__what_lies_deep_is_kept_as_text(depth: int, kind: type) -> None:
     deep: Any = "bottom"
     for _ in range(depth):
-        deep = [deep]
+        deep = [deep] if kind is list else {"in": deep}
 
     kept = read(variables=deep).variables
     for _ in range(min(depth, MAX_STORED_DEPTH)):
-        assert isinstance(kept, list)
-        (kept,) = kept
+        assert isinstance(kept, kind)
+        (kept,) = kept.values() if isinstance(kept, dict) else kept
     if depth > MAX_STORED_DEPTH:
         kept = json.loads(kept)
         for _ in range(depth - MAX_STORED_DEPTH):
-            (kept,) = kept
+            (kept,) = kept.values() if isinstance(kept, dict) else kept
     assert kept == "bottom"
 
 
@@ -649,11 +678,38 @@ def test_clean_json__so_many_keys_and_no_more() -> None:
     assert clean_json(cleaned) == cleaned
 
 
+def test_conversation_payload__so_many_other_fields_and_no_more() -> None:
+    extra = read(**{f"field_{number:04}": number for number in range(MOST_EXTRA + 9)}).extra
+
+    assert list(extra) == [f"field_{number:04}" for number in range(MOST_EXTRA)]
+
+
 def test_conversation_payload__over_long_text_is_cut() -> None:
     payload = read(user_number="1" * 500, summary="x" * 1_000_000)
 
     assert payload.user_number == "1" * 64
     assert len(str(payload.summary)) == 100_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("user_number", "agent_number", "channel", "pathway_id", "pathway_version"),
+        *("current_node_id", "disposition_tag"),
+    ],
+)
+def test_conversation_payload__text_fills_its_column_and_no_more(name: str) -> None:
+    kept = getattr(read(**{name: "x" * 1000}), name)
+
+    assert kept == "x" * column_length(Conversation, name)
+
+
+@pytest.mark.parametrize("name", ["sender", "status", "error_code", "id"])
+def test_message_payload__text_fills_its_column_and_no_more(name: str) -> None:
+    [message] = read_messages({name: "X" * 1000})
+    column = "bland_id" if name == "id" else name
+
+    assert getattr(message, column) == "X" * column_length(Message, column)
 
 
 @pytest.mark.parametrize("letter", ["İ", "x"])
@@ -719,6 +775,43 @@ def test_parse_json__thousands_of_digits() -> None:
 
 def test_parse_json__byte_order_mark() -> None:
     assert parse_json(b"\xef\xbb\xbf{}") == {}
+
+
+nested = st.recursive(
+    st.one_of(st.none(), st.integers(0, 99), st.text('a"\\[]{},', max_size=6)),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text('a"\\[]{},'), inner, max_size=4)
+    ),
+    max_leaves=16,
+)
+
+
+def size_of(value: Any) -> tuple[int, int]:
+    """How many values structures hold, an empty one counted as one; and how deep they go."""
+    if not isinstance(value, (list, dict)):
+        return 0, 0
+    inner = [size_of(item) for item in (value.values() if isinstance(value, dict) else value)]
+    number = max(1, len(inner)) + sum(number for number, _ in inner)
+    return number, 1 + max((depth for _, depth in inner), default=0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(nested, st.booleans())
+def test_parse_json__too_deep_or_too_many_values_and_nothing_else_is_refused(
+    value: Any, is_indented: bool
+) -> None:
+    number, depth = size_of(value)
+    expected = "too_many_values" if number > 12 else "nested_too_deeply" if depth > 3 else ""
+    body = json.dumps(value, indent=1 if is_indented else None).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bland_sms.payloads.values.MAX_ELEMENTS", 12)
+        patch.setattr("bland_sms.payloads.values.MAX_DEPTH", 3)
+        try:
+            assert parse_json(body) == value
+            cause = ""
+        except BlandPayloadError as error:
+            cause = error.failure.params["cause"]
+    assert cause == expected
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"text"', b"7", b"null", b"true"])

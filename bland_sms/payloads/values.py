@@ -259,9 +259,7 @@ _FLAGS = {"true": True, "false": False, "1": True, "0": False}
 
 def read_flag(value: object) -> bool | Absent:
     """Null tells nothing; ``"true"`` and 1 say the same as ``true``."""
-    if isinstance(value, (bool, int, str)):
-        return _FLAGS.get(str(value).strip().lower(), ABSENT)
-    return ABSENT
+    return _FLAGS.get(str(value).strip().lower(), ABSENT)
 
 
 def read_count(value: object) -> int | Absent:
