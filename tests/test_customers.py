@@ -97,6 +97,7 @@ def test_customer_key__any_text_has_a_stable_key(text: str) -> None:
         ("sms:+15550100001?body=hi%3B%20there", "15550100001"),
         ("whatsapp://send?phone=15550100001", "send?phone=15550100001"),  # not one with all others
         ("mailto:Dana@Example.com?subject=hi", "dana@example.com"),
+        ("sms:Support%20desk?x=1", "support desk?x=1"),  # no number or address: kept as a whole
         ("+1\u00b7555\u00b7010\u00b70001", "15550100001"),
         ("Dana@Example.com", "dana@example.com"),
         ("mailto:dana%2Btexts@example.com", "dana+texts@example.com"),
