@@ -87,13 +87,11 @@ def typed_key(text: str, country_code: str) -> str:
         country_code: Of national numbers, as the setting ``DEFAULT_COUNTRY_CODE`` says.
     """
     identity = bare(text)
-    if not is_number(identity):
-        return customer_key(identity)
-    digits = customer_key(identity)
-    if identity.startswith("+") or digits != digits_of(identity):
-        return digits
-    number = _parsed(digits, country_code)
-    return digits if number is None else number
+    key = customer_key(identity)
+    if identity.startswith("+") or key != digits_of(identity):
+        return key
+    number = _parsed(key, country_code)
+    return key if number is None else number
 
 
 def may_be_whole(number: str, country_code: str) -> bool:

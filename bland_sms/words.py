@@ -262,7 +262,7 @@ def one_line(text: str) -> str:
 
 def bland_words(text: str, max_length: int = MAX_WORDS) -> str:
     """Bland's own words for a message, a log of syncs, an answer of ours: one short line."""
-    if _PLAIN.fullmatch(text) and _is_clean(text):
+    if _PLAIN.fullmatch(text) and not _scrubber().find(text):
         return text[:max_length]  # as most of them: nothing to scrub, mask, cut or clean
     shown = one_line(clean_text(mask(scrub(text)), len(text) + 1))
     # Once more: what stood between two pieces may be gone now.
@@ -284,10 +284,6 @@ def holds_secret(content: bytes) -> bool:
     """Whether ``content`` may hold a piece of a secret, or what could be one when unescaped."""
     text = content.decode("utf-8", "replace")
     return _ESCAPE.search(text) is not None or _scrubber().may_be_in(content, text)
-
-
-def _is_clean(text: str) -> bool:
-    return not _ESCAPE.search(text) and not _scrubber().find(text)
 
 
 def scrub_json(value: Any) -> Any:

@@ -103,6 +103,7 @@ def test_customer_key__any_text_has_a_stable_key(text: str) -> None:
         ("mailto:dana%2Btexts@example.com", "dana+texts@example.com"),
         ("imessage:dana%2Btexts@example.com", "dana%2btexts@example.com"),
         ("12345", "12345"),
+        ("(0)20 7946 0958", "02079460958"),
         ("facebook:15550100001", "facebook:15550100001"),
         ("001234567", "1234567"),
         ("00123456", "00123456"),  # too short for what follows an international prefix
@@ -128,6 +129,8 @@ def test_customer_key__examples(text: str, key: str) -> None:
         ("4915123456789", "49", "4915123456789"),  # numbers there may be as long as that at home
         ("62812345678", "62", "62812345678"),
         ("494915123456", "49", "494915123456"),
+        ("3902123", "39", "393902123"),  # no whole number, so one without its country
+        ("", "1", ""),
         ("6592345678", "1", "16592345678"),  # also a whole number of another country
     ],
 )

@@ -91,11 +91,21 @@ def test_scrub__every_piece_however_it_is_written(way: Callable[[str], str], sec
             assert scrubbed.endswith(" after")
 
 
+@pytest.mark.parametrize("way", ["as it is", "base64", "hexadecimal"])
 @pytest.mark.parametrize("size", range(1, 8))
-def test_scrub__fewer_than_eight_characters_may_be_a_coincidence(size: int) -> None:
+def test_scrub__fewer_than_eight_characters_may_be_a_coincidence(size: int, way: str) -> None:
     for begin in range(len(KEY) - size + 1):
-        text = f" {KEY[begin : begin + size]} "
+        text = f" {WAYS[way](KEY[begin : begin + size])} "
         assert scrub(text) == text
+
+
+def test_scrub__without_any_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bland_sms.conf._remembered", {})
+    text = f"%41 and {KEY}"
+
+    assert scrub(text) == text
+    assert not holds_secret(KEY.replace("%", "").replace("\\", "").encode())
+    assert bland_words("row 1 is locked") == "row 1 is locked"
 
 
 @given(st.text(max_size=40), st.integers(0, 30), st.integers(0, 30), st.text(max_size=40))
@@ -332,6 +342,14 @@ def test_bland_words__one_short_storable_line(text: str) -> None:
     assert all(char.isprintable() for char in words)
     assert words == " ".join(words.split())
     words.encode("utf-8")
+
+
+@pytest.mark.parametrize("text", ["x", "5 ", "\u00e9\u202e", "&amp;"])
+def test_bland_words__are_cut_to_their_length(text: str) -> None:
+    words = bland_words(text * 400)
+
+    assert len(words) == MAX_WORDS == 200 or words == "[number]"
+    assert len(bland_words(text * 400, 50)) == 50 or words == "[number]"
 
 
 @pytest.mark.parametrize("between", ["\x00", "\u202e", "\u200b", "\u2066", "\ufeff", "\u00ad"])
