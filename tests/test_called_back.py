@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -129,6 +130,30 @@ def test_lift__what_is_claimed_and_not_sent_is_not_sent(
     assert set(codes) == {("lifted", 0)}
     bulk_update.refresh_from_db()
     assert bulk_update.status == "finished"
+
+
+def test_expired_order__what_is_claimed_is_not_sent_after_its_last_second(
+    orders: list[StandingOrder],
+    sandbox: BlandSandbox,
+    request: pytest.FixtureRequest,
+) -> None:
+    until = timezone.now() + timedelta(seconds=5)
+    StandingOrder.objects.update(until=until)
+    desk: Desk = request.getfixturevalue("desk")
+
+    def wait_for_the_end(_update: BulkUpdate) -> bool:
+        time.sleep(max(0.0, (until - timezone.now()).total_seconds()) + 0.01)
+        return True
+
+    desk.decide = wait_for_the_end
+    bulk_update = BulkUpdate.objects.get(source="standing")
+
+    assert run(bulk_update) is True
+
+    [sent] = sandbox.requests("PATCH")
+    found = states(bulk_update)
+    assert found.pop(sent["conversation_id"]) == "changed"
+    assert set(found.values()) == {"cancelled"}
 
 
 @pytest.mark.parametrize("code", ["interrupted", "no_answer"])

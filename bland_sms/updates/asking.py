@@ -56,6 +56,8 @@ class ClaimedItem:
     previous_is_active: bool | None
     """What the row held before we first asked. ``None``: the mirror has no such row."""
     known_updated_at: datetime | None
+    until: datetime | None = None
+    """Nothing is sent after it. ``None``: at any time."""
 
 
 @dataclass(slots=True)

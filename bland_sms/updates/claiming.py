@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from django.db import IntegrityError
@@ -59,7 +60,8 @@ def claim(bulk_update: BulkUpdate, number: int) -> list[ClaimedItem]:
     for item_id in superseded:
         del candidates[item_id]
     asked = {item.conversation_id: pk for pk, item in candidates.items()}
-    for item_id in cancel_of_ended_orders(bulk_update, asked):
+    ended, ends = cancel_of_ended_orders(bulk_update, asked)
+    for item_id in ended:
         del candidates[item_id]
     if not candidates:
         return []
@@ -68,7 +70,7 @@ def claim(bulk_update: BulkUpdate, number: int) -> list[ClaimedItem]:
     except IntegrityError:
         # One of the conversations came into flight in another update just now.
         claimed = [pk for pk in candidates if _mark_running_alone(bulk_update, pk)]
-    return _read(bulk_update, [candidates[pk] for pk in claimed])
+    return _read(bulk_update, [candidates[pk] for pk in claimed], ends)
 
 
 def standing_of(bulk_update: BulkUpdate) -> tuple[str, bool] | None:
@@ -162,8 +164,14 @@ def _mark_running_alone(bulk_update: BulkUpdate, item_id: int) -> bool:
         return False  # it is waited for
 
 
-def _read(bulk_update: BulkUpdate, items: Sequence[_Candidate]) -> list[ClaimedItem]:
-    """The claimed items with what the mirror knows of them."""
+def _read(
+    bulk_update: BulkUpdate, items: Sequence[_Candidate], ends: Mapping[str, datetime]
+) -> list[ClaimedItem]:
+    """The claimed items with what the mirror knows of them.
+
+    Args:
+        ends: Conversation -> until when something may be sent for it.
+    """
     row = Conversation.objects.filter(pk=OuterRef("conversation_id"))
     stored = BulkUpdateItem.objects.filter(pk__in=[item.pk for item in items]).values_list(
         "pk", "previous_is_active", Subquery(row.values("updated_at"))
@@ -179,6 +187,7 @@ def _read(bulk_update: BulkUpdate, items: Sequence[_Candidate]) -> list[ClaimedI
             look_first=item.error_code in LOOK_FIRST_CODES and known[item.pk][0] is not None,
             previous_is_active=known[item.pk][0],
             known_updated_at=known[item.pk][1],
+            until=ends.get(item.conversation_id),
         )
         for item in items
     ]

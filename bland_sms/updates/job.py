@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from django.utils import timezone
+
 from .asking import ClaimedItem, Outcome, Verdict
 
 logger = logging.getLogger("bland_sms.updates")
@@ -21,8 +23,7 @@ class Job:
 
     def __init__(self, item: ClaimedItem, work: Callable[[], Outcome]) -> None:
         self.item = item
-        self.is_wanted = True
-        """Whether something of it may still be sent; asked immediately before each request."""
+        self._is_called_back = False
         self.outcome: Outcome | None = None
         """What came of it; ``None`` after all when ``is_over``: a fault of our own."""
         self.is_over = False
@@ -30,6 +31,12 @@ class Job:
         """How long it took."""
         self._work = work
         self._turn = threading.Lock()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether something of it may still be sent; asked immediately before each request."""
+        until = self.item.until
+        return not self._is_called_back and (until is None or timezone.now() < until)
 
     @property
     def is_news(self) -> bool:
@@ -43,7 +50,7 @@ class Job:
     def call_back(self) -> bool:
         """Let nothing more of it be sent; False where a thread has begun it, whose outcome tells
         whether something was sent."""
-        self.is_wanted = False
+        self._is_called_back = True
         return self.drop()
 
     def run(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -88,7 +89,9 @@ def suspend(order: StandingOrder, failure: Failure) -> bool:
     return bool(suspended)
 
 
-def cancel_of_ended_orders(bulk_update: BulkUpdate, asked: Mapping[str, int]) -> list[int]:
+def cancel_of_ended_orders(
+    bulk_update: BulkUpdate, asked: Mapping[str, int]
+) -> tuple[list[int], dict[str, datetime]]:
     """Cancel items whose order was lifted or has expired since, whose author may not any more, or
     that is to leave alone what a person has taken over meanwhile.
 
@@ -97,9 +100,13 @@ def cancel_of_ended_orders(bulk_update: BulkUpdate, asked: Mapping[str, int]) ->
 
     Args:
         asked: Conversation -> item.
+
+    Returns:
+        The cancelled items; and until when something may be sent for a conversation of the others,
+        where its order ends at all.
     """
     if bulk_update.source != BulkUpdate.Source.STANDING or not asked:
-        return []
+        return [], {}
     applications = list(
         OrderApplication.objects.filter(
             bulk_update_id=bulk_update.pk, conversation_id__in=list(asked)
@@ -133,7 +140,13 @@ def cancel_of_ended_orders(bulk_update: BulkUpdate, asked: Mapping[str, int]) ->
         if code != "lifted":  # not applied after all: renewed, or given back, it is
             OrderApplication.objects.filter(pk__in=[one.pk for one in found]).delete()
     _look_again(list(cancelled))
-    return list(cancelled.values())
+    ends: dict[str, datetime] = {}
+    for one in applications:
+        if one.order.until is not None:
+            ends[one.conversation_id] = min(
+                one.order.until, ends.get(one.conversation_id, one.order.until)
+            )
+    return list(cancelled.values()), ends
 
 
 def cancel_open_of(order_ids: Collection[int]) -> set[int]:
