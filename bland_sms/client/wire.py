@@ -52,43 +52,11 @@ class _DeadlineResponse(http.client.HTTPResponse):
             self.fp = io.BufferedReader(reader)
 
     def begin(self) -> None:
-        if self._begin_plainly():
-            return
         super().begin()
         # urllib3 logs header lines that it cannot read, and such a line may repeat the key.
         self.msg.defects = []
         self.msg.set_payload("")
 
-    def _begin_plainly(self) -> bool:
-        """Read status and headers at once where both are as usual; False: nothing is read yet.
-
-        http.client has e-mail's parser read them, which takes longer than all else of an answer.
-        """
-        if self.headers is not None or not isinstance(self.fp, io.BufferedReader):
-            return False
-        if (found := _PLAIN_HEAD.match(self.fp.peek())) is None:
-            return False
-        status, reason, lines = found.groups()
-        headers = http.client.HTTPMessage()
-        for line in lines.decode("ascii").split("\r\n")[:-1]:
-            name, _, value = line.partition(":")
-            headers[name] = value.lstrip(" \t")
-        lengths, way = headers.get_all("Content-Length", []), headers.get("Connection", "")
-        if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]) or "Transfer-Encoding" in headers:
-            return False
-        self.fp.read(found.end())
-        self.headers = self.msg = headers
-        self.code = self.status = int(status)
-        self.reason, self.version = reason.decode("ascii").strip(), 11
-        self.chunked, self.length = False, int(lengths[0])
-        self.will_close = "close" in way.lower()
-        return True
-
-
-_PLAIN_HEAD = re.compile(
-    rb"HTTP/1\.1 (200|4\d\d|5\d\d) ([ -~]*)\r\n((?:[A-Za-z0-9-]+:[\t -~]*\r\n){1,64})\r\n"
-)
-_LENGTH = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 _guards = threading.local()
 
@@ -121,15 +89,6 @@ class _Guarded:
         finally:
             self._is_at_head = False
 
-    def putheader(self: Any, header: Any, *values: Any) -> None:
-        """As urllib3 and http.client do, which look at each value four times."""
-        if len(values) == 1 and isinstance(values[0], str):
-            line = f"{header}: {values[0]}"
-            if _PLAIN_HEADER.fullmatch(line):
-                self._output(line.encode("ascii"))
-                return
-        super().putheader(header, *values)  # type: ignore[misc]
-
     def send(self: Any, data: Any) -> None:
         if self._is_at_head and _ANNOUNCES_BODY.search(data):
             self._head = data
@@ -144,8 +103,6 @@ class _Guarded:
         super().send(data)  # type: ignore[misc]
 
 
-_PLAIN_HEADER = re.compile(r"[A-Za-z0-9-]+: (?!@@@)[ -~]*", re.ASCII)
-"""But for urllib3's mark of what is to be left out."""
 _ANNOUNCES_BODY = re.compile(rb"\r\ncontent-length: *[1-9]", re.IGNORECASE)
 
 
