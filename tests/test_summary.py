@@ -187,12 +187,15 @@ def test_prune__totals_go_when_no_page_shows_them() -> None:
 # --- the page ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[False, True], ids=["few", "more than are named"])
+@pytest.fixture(params=["as they are", "long ago", "more than are named"])
 def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list behind a number finds its rows by another way where they are very many."""
-    if request.param:
+    """A list behind a number finds its rows by another way where they are many, or long ago."""
+    if request.param == "long ago":
+        monkeypatch.setattr(filters, "_are_fewer_after", lambda *_given: False)
+    if request.param == "more than are named":
         monkeypatch.setattr(filters, "MOST_NAMED", 0)
         monkeypatch.setattr(filters, "MOST_IN_AN_ARRAY", 0)
+        monkeypatch.setattr(filters, "MOST_INSTEAD_OF_A_WALK", 0)
 
 
 @pytest.mark.usefixtures("many")

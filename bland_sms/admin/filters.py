@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from django.contrib import admin
@@ -26,6 +26,8 @@ MOST_NAMED = 5000
 """Conversations that a condition names one by one."""
 MOST_IN_AN_ARRAY = 100_000
 """Rows whose conversations PostgreSQL looks up one by one."""
+MOST_INSTEAD_OF_A_WALK = 1_000_000
+"""The same where it is known that a walk along the list would be longer."""
 MOST_NUMBERS = 50
 """Our own numbers that are offered as filters."""
 
@@ -175,7 +177,7 @@ class EventFilter(admin.SimpleListFilter):
                     items = items.filter(**{f"bulk_update__{column}": value})
             return _named_by(items, queryset)
         events = ConversationEvent.objects.filter(kind=kind, at__gte=begins, at__lt=ends)
-        return _named_by(events, queryset)
+        return _named_by(events, queryset, until=ends)
 
 
 class StopFilter(admin.SimpleListFilter):
@@ -201,26 +203,41 @@ class StopFilter(admin.SimpleListFilter):
 def _named_by(
     rows: QuerySet[Any],
     conversations: QuerySet[Conversation],
+    *,
     at_most: QuerySet[Any] | None = None,
+    until: datetime | None = None,
 ) -> QuerySet[Conversation]:
-    """The conversations that rows of another table name, from those rows unless they are very many.
+    """The conversations that rows of another table name.
 
     With a plain subquery PostgreSQL walks along the list, newest first, until it has met a page of
     them: of the events of a month last winter that is a walk through all that came after.
 
     Args:
         at_most: Rows that are counted faster, all of ``rows`` among them.
+        until: Where most of these conversations had their last activity by then, so that such a
+            walk is short if not much came after.
     """
     ids = rows.order_by().values("conversation_id")
     if connections[conversations.db].vendor == "postgresql":
         counted = rows if at_most is None else at_most
-        if counted.order_by()[: MOST_IN_AN_ARRAY + 1].count() <= MOST_IN_AN_ARRAY:
+        most = MOST_IN_AN_ARRAY if until is None else MOST_INSTEAD_OF_A_WALK
+        number = counted.order_by()[: most + 1].count()
+        if not number:
+            return conversations.none()
+        if number <= most and not _are_fewer_after(until, number, conversations.db):
             return conversations.filter(_IsOneOf(F("pk"), Subquery(ids)))
     else:
         few = list(ids.values_list("conversation_id", flat=True)[: MOST_NAMED + 1])
         if len(few) <= MOST_NAMED:
             return conversations.filter(pk__in=sorted(set(few)))
     return conversations.filter(pk__in=ids)
+
+
+def _are_fewer_after(moment: datetime | None, number: int, using: str) -> bool:
+    if moment is None:
+        return False
+    after = Conversation.objects.using(using).filter(last_activity_at__gte=moment)
+    return after.order_by()[:number].count() < number
 
 
 class _IsOneOf(Func):
