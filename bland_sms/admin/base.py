@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import wraps
@@ -22,6 +23,8 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
+from django.utils.html import escape
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
 from ..conf import get_settings
@@ -71,6 +74,8 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
 
 FIRST_GROUPED = 1000
 """The first number whose digits are grouped."""
+ROW_NAME = "bland_sms_row_name"
+"""Attribute of a row of a list: what its box to tick is called."""
 TEMPLATES = ("change_list_template", "change_form_template")
 
 
@@ -207,8 +212,28 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
             changelist = response.context_data.get("cl")
             if changelist is not None:
                 _word_counts(changelist)
+                self._name_rows(changelist.result_list)
                 changelist.query = searched(request, changelist.query)
         return response
+
+    def row_name(self, row: AnyModel) -> str:
+        """What a row is called where only its box to tick is heard."""
+        return str(row)
+
+    def _name_rows(self, rows: Iterable[AnyModel]) -> None:
+        """Call no two rows of a page the same."""
+        seen: Counter[str] = Counter()
+        for row in rows:
+            name = self.row_name(row)
+            seen[name] += 1
+            setattr(row, ROW_NAME, name if seen[name] == 1 else f"{name} ({seen[name]})")
+
+    def action_checkbox(self, obj: AnyModel) -> SafeString:
+        html = super().action_checkbox(obj)
+        # The name is what stands last in it: where that is an id, the box's value is the same.
+        before, _name, after = html.rpartition(escape(str(obj)))
+        name = escape(getattr(obj, ROW_NAME, str(obj)))
+        return mark_safe(f"{before}{name}{after}")  # noqa: S308  all of it is escaped
 
     def _own_url(self, name: str) -> str:
         return reverse(

@@ -10,8 +10,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, reverse
-from django.utils.html import escape, format_html
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -100,12 +100,10 @@ class ConversationAdmin(ConversationPage, ConversationActions):
         hidden = set() if self.has_transcript_permission(request) else {"last_message_start"}
         return [name for name in self.list_display if name not in hidden]
 
-    def action_checkbox(self, obj: Conversation) -> SafeString:
-        html = super().action_checkbox(obj)
-        if not obj.user_number:
-            return html  # its id alone is what there is to say
-        words = f"{obj.user_number}, {ago(obj.last_activity_at)}"
-        return mark_safe(html.replace(escape(str(obj)), escape(words)))  # noqa: S308  both escaped
+    def row_name(self, row: Conversation) -> str:
+        if not row.user_number:
+            return str(row)  # its id alone is what there is to say
+        return f"{row.user_number}, {ago(row.last_activity_at)}"
 
     @admin.display(description=gettext_lazy("Customer"), ordering="user_number")
     def customer(self, conversation: Conversation) -> SafeString:

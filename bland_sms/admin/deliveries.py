@@ -22,7 +22,7 @@ from ..database import after_commit
 from ..models import Conversation, WebhookDelivery
 from ..search import parse_search
 from .base import MirroredAdmin, Options
-from .formatting import shown_text, shown_time
+from .formatting import ago, shown_text, shown_time
 from .posted_search import searched
 from .sight import may_read_words
 
@@ -100,6 +100,9 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
     ) -> HttpResponse:
         context = {"title": _("Webhook deliveries"), **(extra_context or {})}
         return super().changelist_view(request, context)
+
+    def row_name(self, row: WebhookDelivery) -> str:
+        return f"{row}, {ago(row.received_at)}"
 
     @admin.display(description=gettext_lazy("Received"))
     def received(self, delivery: WebhookDelivery) -> SafeString | str:

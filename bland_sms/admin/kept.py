@@ -159,7 +159,7 @@ def order_facts(
     ]
     if not links:
         return []
-    more = "" if len(orders) <= MOST_NAMED else ", …"
+    more = "" if len(orders) <= MOST_NAMED else ", " + _("and more")
     joined = format_html("{}{}", format_html_join(", ", "{}", ((link,) for link in links)), more)
     return [(_("Standing orders"), joined)]
 

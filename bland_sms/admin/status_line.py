@@ -51,7 +51,8 @@ def line_context(
     return {
         "bland_sms_problem": connection_problem(),
         "bland_sms_line": _line(request, site, shown),
-        "bland_sms_shown_at": date_format(timezone.localtime(), "TIME_FORMAT"),
+        # Without the stop of "p.m.": it ends the sentence.
+        "bland_sms_shown_at": date_format(timezone.localtime(), "TIME_FORMAT").removesuffix("."),
     }
 
 

@@ -125,7 +125,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
     @admin.display(description=gettext_lazy("By"))
     def by(self, bulk_update: BulkUpdate) -> SafeString:
         return format_html(
-            '{} <span class="bland-sms-meta">{}</span>',
+            '{} <div class="bland-sms-meta">{}</div>',
             bulk_update.requested_by_name or _("an operator"),
             bulk_update.get_source_display(),
         )
@@ -256,7 +256,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
             "bland_sms_left": counts[State.WAITING] + counts[State.RUNNING],
             "bland_sms_is_stopped": bulk_update.status == Status.STOPPED,
             "bland_sms_causes": [
-                (count.state, count.number, Unlogged(count.advice))
+                (count.state, counts_words({count.state: count.number}), Unlogged(count.advice))
                 for count in causes(bulk_update, sight)
             ],
             "bland_sms_written_again": written_again(bulk_update, sight),

@@ -1,9 +1,30 @@
-/* Says so when a page has been open for a while, or comes back from the browser's memory: what it
+/* Lets a screen reader say what came of a button, and what our other scripts ask for.
+   Says so when a page has been open for a while, or comes back from the browser's memory: what it
    shows may have changed since. The page of an update that is running keeps itself up to date. */
 "use strict";
 {
   const FRESH = 5 * 60 * 1000; // milliseconds
   const LOOK = 15 * 1000;
+  const SAID = 10 * 1000; // then it is gone: who reads the page does not come upon it again
+
+  const listen = () => {
+    const said = document.getElementById("bland-sms-said");
+    if (!said) {
+      return;
+    }
+    let last = 0;
+    const say = (text) => {
+      said.textContent = text;
+      window.clearTimeout(last);
+      last = window.setTimeout(() => said.replaceChildren(), SAID);
+    };
+    document.addEventListener("bland-sms-say", (event) => say(event.detail));
+    // The messages that came with a page are not news to the browser, which announces none of them.
+    const told = [...document.querySelectorAll(".messagelist li")];
+    if (told.length) {
+      say(told.map((message) => message.innerText.trim()).join(" "));
+    }
+  };
 
   const begin = () => {
     const line = document.getElementById("bland-sms-stale");
@@ -26,9 +47,14 @@
     });
   };
 
-  if (document.readyState === "loading") {
-    document.addEventListener("DOMContentLoaded", begin);
-  } else {
+  const start = () => {
+    listen();
     begin();
+  };
+
+  if (document.readyState === "loading") {
+    document.addEventListener("DOMContentLoaded", start);
+  } else {
+    start();
   }
 }

@@ -8,30 +8,56 @@
   const ANNOUNCE = 10000; // a screen reader hears of it no more often
   const PARTS = 5000; // the rows and causes are fetched no more often, unless the state changes
 
+  // Changes only what is different: the focus stays, and the place up to which a page was read.
+  const renew = (old, fresh) => {
+    const before = [...old.childNodes];
+    const after = [...fresh.childNodes];
+    if (before.length !== after.length) {
+      old.replaceChildren(...after);
+      return;
+    }
+    before.forEach((one, place) => {
+      const other = after[place];
+      if (one.isEqualNode(other)) {
+        return;
+      }
+      const isElement = one.nodeType === Node.ELEMENT_NODE;
+      if (isElement && one.cloneNode().isEqualNode(other.cloneNode())) {
+        renew(one, other);
+      } else {
+        one.replaceWith(other);
+      }
+    });
+  };
+
   const watch = (box) => {
     const bar = box.querySelector("progress");
     const words = box.querySelector(".bland-sms-words");
     const trouble = document.getElementById("bland-sms-trouble");
     const token = document.querySelector("#bland-sms-run [name=csrfmiddlewaretoken]");
     let announced = Date.now();
+    let told = "";
     let fetched = Date.now();
     let state = null;
     let done = bar.value;
 
-    // What is seen changes at every look; what is read out loud only now and then.
-    const seen = document.createElement("span");
-    seen.setAttribute("aria-hidden", "true");
-    seen.textContent = words.textContent;
-    words.classList.add("bland-sms-unseen");
-    words.after(seen);
-
     const show = (progress) => {
       bar.max = progress.total;
       bar.value = progress.done;
-      seen.textContent = progress.words;
-      if (Date.now() - announced > ANNOUNCE || !progress.open) {
+      if (words.textContent !== progress.words) {
         words.textContent = progress.words;
+      }
+    };
+
+    // What is seen changes at every look; what is read out loud only now and then, and at the end.
+    const announce = (progress) => {
+      const badge = document.querySelector("[data-bland-sms-part=badge]").innerText.trim();
+      const text = `${badge}: ${progress.words}`;
+      const isDue = !progress.open || Date.now() - announced > ANNOUNCE;
+      if (isDue && text !== told) {
+        document.dispatchEvent(new CustomEvent("bland-sms-say", { detail: text }));
         announced = Date.now();
+        told = text;
       }
     };
 
@@ -70,7 +96,7 @@
       return (await ask(box.dataset.runUrl, { method: "POST", headers })).json();
     };
 
-    // What the server renders takes the place of what it rendered before; the focus stays.
+    // What the server renders takes the place of what it rendered before.
     const replaceParts = async () => {
       const html = await (await ask(box.dataset.partsUrl)).text();
       const parsed = new DOMParser().parseFromString(html, "text/html");
@@ -79,14 +105,12 @@
         const old = document.querySelector(`[data-bland-sms-part="${name}"]`);
         const typed = document.activeElement;
         const isTypedIn = typed.tagName === "INPUT" && typed.value && old?.contains(typed);
-        if (!old || isTypedIn || old.innerHTML === part.innerHTML) {
+        if (!old || isTypedIn) {
           continue;
         }
-        const form = old.contains(document.activeElement)
-          ? document.activeElement.getAttribute("form")
-          : null;
-        old.replaceChildren(...part.childNodes);
-        if (form) {
+        const form = old.contains(typed) ? typed.getAttribute("form") : null;
+        renew(old, part);
+        if (form && !typed.isConnected) {
           old.querySelector(`[form="${form}"]`)?.focus();
         }
       }
@@ -112,6 +136,7 @@
         const progress = await askProgress(drive);
         show(progress);
         await refreshParts(progress);
+        announce(progress);
         tell("");
         if (!progress.open) {
           box.dataset.open = "no";
