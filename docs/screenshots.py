@@ -68,7 +68,7 @@ def walk(page: Page, demo: Demo) -> None:
     page.get_by_role("link", name="Download as text").wait_for()  # once its messages are copied
     take(page, "conversation", page.locator(".bland-sms-thread").last)
     page.get_by_role("button", name="Deactivate", exact=True).click()
-    page.get_by_text("1 conversation deactivated").wait_for()
+    page.locator(".messagelist").get_by_text("1 conversation deactivated").wait_for()
     take(page, "deactivated", page.locator(".bland-sms-facts").first)
 
     page.goto(f"{conversations}{FILTERS}")

@@ -94,4 +94,4 @@ def test_live__causes_are_shown_while_it_runs(
     waiting.items.update(not_before=None)
     causes = page.locator(".bland-sms-causes")
     causes.get_by_text("Bland refused it (HTTP 422)").wait_for(timeout=30_000)
-    page.get_by_text("Finished with failures").wait_for()
+    page.get_by_text("Finished with failures", exact=True).wait_for()

@@ -122,10 +122,10 @@ def test_reading__by_keyboard_alone(desk: Desk, account: BlandSandbox) -> None:
     page.keyboard.type("asked by phone")
     page.keyboard.press("Tab")  # the button stands behind it
     page.keyboard.press("Enter")
-    page.get_by_text("1 conversation deactivated").wait_for()
+    page.locator(".messagelist").get_by_text("1 conversation deactivated").wait_for()
     tab_to(page, "Undo")
     page.keyboard.press("Enter")
-    page.get_by_text("1 conversation reactivated").wait_for()
+    page.locator(".messagelist").get_by_text("1 conversation reactivated").wait_for()
     assert all(row["is_active"] for row in account.account.rows.values())
     assert BulkUpdate.objects.order_by("pk")[0].reason == "asked by phone"
 

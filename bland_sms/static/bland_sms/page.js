@@ -1,4 +1,5 @@
-/* Lets a screen reader say what came of a button, and what our other scripts ask for.
+/* Lets a screen reader say what came of a button, what our other scripts ask for, and what a list
+   shows by its looks alone.
    Says so when a page has been open for a while, or comes back from the browser's memory: what it
    shows may have changed since. The page of an update that is running keeps itself up to date. */
 "use strict";
@@ -47,8 +48,24 @@
     });
   };
 
+  // What Django's list tells by its looks alone: which filter is chosen, and how it is sorted.
+  const describe = () => {
+    for (const link of document.querySelectorAll("#changelist-filter li.selected > a")) {
+      link.setAttribute("aria-current", "true");
+    }
+    for (const header of document.querySelectorAll("#result_list th.sorted")) {
+      const isAscending = header.classList.contains("ascending");
+      header.setAttribute("aria-sort", isAscending ? "ascending" : "descending");
+    }
+    const heading = document.querySelector("h1");
+    if (heading) {
+      document.getElementById("result_list")?.setAttribute("aria-label", heading.innerText.trim());
+    }
+  };
+
   const start = () => {
     listen();
+    describe();
     begin();
   };
 
