@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -120,6 +122,27 @@ def test_crew__wakes_the_driver_for_many_answers_or_for_one_that_is_news() -> No
     crew.wait(60, 100)
     crew.dismiss()
     assert time.monotonic() - began < 60
+
+
+def test_job__that_was_run_is_freed_at_once() -> None:
+    """Its work knows of it, and the garbage collector would have thousands of them to look for."""
+    plain = next(outcomes(1, Verdict.CONFIRMED))
+
+    def claimed() -> Job:
+        job = Job(plain.item, lambda: Outcome(plain.item, in_doubt=job.is_wanted))
+        return job
+
+    job = claimed()
+    left = weakref.ref(job)
+
+    job.run()
+    assert job.outcome is not None
+    gc.disable()
+    try:
+        del job
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_run__large_update_costs_few_statements(
