@@ -92,6 +92,7 @@ def test_cancel__the_rest_is_not_asked(
     assert cancel(bulk_update, staff) is True
     assert run(bulk_update) is True
     assert states(bulk_update) == {"cancelled": 5}
+    assert {repr(one.error_params) for one in bulk_update.items.all()} == {"{'by': 'dana'}"}
     assert bulk_update.status == "cancelled"
     assert bulk_update.counts_at_rest is None or bulk_update.counts_at_rest["cancelled"] == 5
     assert not sandbox.log

@@ -183,7 +183,7 @@ def test_standing__campaign_that_reopens(fake_bland: FakeBland) -> None:
     assert len(patched(fake_bland)) == 3
     assert (order.state, order.suspended_code) == ("suspended", "order_too_often")
     assert "campaign" in order.suspension.as_sentence
-    assert [one["code"] for one in told] == ["order_too_often"]
+    assert [(one["code"], one["order"].state) for one in told] == [("order_too_often", "suspended")]
 
 
 def test_standing__a_day_has_a_limit_too(fake_bland: FakeBland) -> None:

@@ -105,10 +105,12 @@ def test_finish_if_done__once(heard: Any) -> None:
 
 @pytest.mark.parametrize("state", ["waiting", "running"])
 def test_finish_if_done__something_is_open(state: str, heard: Any) -> None:
-    bulk_update = made("running", {"state": "changed"}, {"state": state})
-    made("running", {"state": "changed"})
+    bulk_update = made("running", {"state": "changed"}, {"state": state}, live_counts={"a": 1})
+    made("running", {"state": "changed"}, live_counts={"b": 1})
 
     assert finish_if_done(bulk_update.pk) is False
+    counts = BulkUpdate.objects.order_by("pk").values_list("live_counts", flat=True)
+    assert list(counts) == [{}, {"b": 1}], "counted anew, and nothing else"
 
     assert set(BulkUpdate.objects.values_list("status", flat=True)) == {"running"}
     assert heard == []
