@@ -149,13 +149,11 @@ def test_window__is_as_wide_as_is_asked_in_time(
 
     most = window.most(left)
 
-    assert 2 * workers <= most <= max(2 * workers, 500)
-    assert window.few(left) == max(workers, most // 4)
-    if is_narrow:
-        assert most == 2 * workers
-    elif 2 * workers < most < 500:
-        in_time = workers * min(2.0, 2.0 if left is None else left) / seconds
-        assert in_time - 1 < most <= in_time
+    seconds_ahead = 2.0 if left is None else min(left, 2.0)
+    in_time = int(seconds_ahead * workers / seconds)
+    expected = 2 * workers if is_narrow else max(2 * workers, min(500, in_time))
+    assert (most, type(most)) == (expected, int)
+    assert window.few(left) == max(workers, expected // 4)
 
 
 def test_window__newest_answers_count_a_tenth() -> None:

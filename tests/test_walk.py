@@ -621,3 +621,7 @@ def test_cursor(mode: str, ranges: list[Range], left: list[Range]) -> None:
     assert [Range.from_json(one, "created_at") for one in stored] == [
         Range(one.sort_by, begin=one.begin, until=one.until, reached=one.reached) for one in left
     ]
+
+
+def test_cursor__without_a_watermark_a_gap_is_all_that_is_left() -> None:
+    assert cursor_of("full", [DONE, GAP], None) == [GAP.to_json()]

@@ -125,7 +125,7 @@ def classify(page: ConversationPage, query: Query, tie: Tie) -> Step:
     is_one_page = query.page == 1 or (page.row_count == 0 and tie.is_first_page_short)
     if not is_one_page and not tie.is_settled():
         return NewPass()
-    return Advance(newest) if page.row_count and newest is not None else End()
+    return End() if newest is None else Advance(newest)
 
 
 # --- a range ----------------------------------------------------------------------------------
