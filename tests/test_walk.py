@@ -578,6 +578,7 @@ def test_plan__ranges_without_a_time_of_their_own(mode: str, sort_by: SortBy) ->
 DONE = Range("created_at", begin=at(0), until=at(1), reached=at(1), is_done=True)
 OPEN = Range("created_at", begin=at(1), until=at(3), reached=at(2))
 GAP = Range("created_at", begin=at(4), until=at(5), is_gap=True)
+LAST_OPEN = Range("created_at", begin=at(5))
 CHANGES_DONE = Range("updated_at", begin=at(1), reached=at(6), is_done=True)
 CHANGES_OPEN = Range("updated_at", begin=at(1), reached=at(6))
 CHANGES_GAP = Range("updated_at", begin=at(4), until=at(5), is_gap=True)
@@ -603,6 +604,16 @@ CHANGES_GAP = Range("updated_at", begin=at(4), until=at(5), is_gap=True)
             [CHANGES_DONE, CHANGES_GAP],
             [CHANGES_GAP, Range("updated_at", begin=at(6))],
         ),
+        (
+            "incremental",
+            [CHANGES_GAP, CHANGES_DONE],
+            [CHANGES_GAP, Range("updated_at", begin=at(6))],
+        ),
+        (
+            "full",
+            [GAP, LAST_OPEN, CHANGES_DONE],
+            [GAP, LAST_OPEN, Range("updated_at", begin=at(6))],
+        ),
     ],
     ids=[
         "what is open",
@@ -614,6 +625,8 @@ CHANGES_GAP = Range("updated_at", begin=at(4), until=at(5), is_gap=True)
         "changes that are open are gone on with",
         "no changes left",
         "a gap of changes hides no later ones",
+        "in whatever order",
+        "nor does what is open at the end of everything",
     ],
 )
 def test_cursor(mode: str, ranges: list[Range], left: list[Range]) -> None:
