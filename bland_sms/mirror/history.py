@@ -158,7 +158,8 @@ class History:
             return
         version = self.versions.get(moment)
         if version is None:
-            self.versions[moment] = Version(moment, is_active, first, first, told)
+            age = (0, 0) if is_active is None else first
+            self.versions[moment] = Version(moment, is_active, age, first, told)
             self.changed = True
             return
         if is_active is not None and (
