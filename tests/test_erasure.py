@@ -86,6 +86,8 @@ def test_forget__nothing_is_left_of_one_and_all_of_the_other(account: BlandSandb
         told = json.dumps(row, default=str)
         assert "inka" not in told
         assert "0001" not in row["user_number"] + row["customer_key"] + row["user_digits_reversed"]
+        names = ("user_number", "customer_key", "user_digits_reversed", "last_message", "listed")
+        assert [row[name] for name in (*names, "summary", "disposition_tag")] == [""] * 7
         assert row["older_facts"] == {}
 
 

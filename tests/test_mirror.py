@@ -290,6 +290,16 @@ def test_apply_page__unchanged_rows_get_younger_and_nothing_else() -> None:
     assert not heard
 
 
+def test_apply_page__updates_and_facts_in_one_page() -> None:
+    apply_page([listed(id="a", summary="old"), listed(id="b")])
+    later = NOON + MINUTE
+    apply_page([updated(id="b", updated_at=later), listed(id="a", updated_at=later, summary="new")])
+    assert list(Conversation.objects.order_by("pk").values_list("is_active", "summary")) == [
+        (True, "new"),
+        (False, ""),
+    ]
+
+
 def test_apply_page__what_is_told_again_moves_ages_only() -> None:
     facts = {"summary": "s", "created_at": NOON, "ended_by_end_call_node": False}
     apply_page([detailed("hi", **facts)])
