@@ -37,15 +37,17 @@ class KeyAuth(requests.auth.AuthBase):
 class _Headers(CaseInsensitiveDict):  # type: ignore[type-arg]
     """Made and copied in a moment, since each request has its own: tracers add to them."""
 
+    _store: dict[str, tuple[str, str]]
+
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> _Headers:
         made = cls.__new__(cls)
-        made._store = {name.lower(): (name, value) for name, value in headers.items()}  # type: ignore[attr-defined]
+        made._store = {name.lower(): (name, value) for name, value in headers.items()}
         return made
 
     def copy(self) -> _Headers:
         copied = _Headers.__new__(_Headers)
-        copied._store = self._store.copy()  # type: ignore[attr-defined]
+        copied._store = self._store.copy()
         return copied
 
 

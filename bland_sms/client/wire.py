@@ -75,21 +75,26 @@ def guarded(may_send: Callable[[], bool]) -> Iterator[None]:
         del _guards.may_send
 
 
-class _Guarded:
+class HTTPConnection(urllib3.connection.HTTPConnection):
     """A connection that sends nothing when it may not, and a request's head with its body."""
 
+    response_class = _DeadlineResponse
     debuglevel = 0
     """Whatever ``http.client.HTTPConnection.debuglevel`` is: it prints the headers, and the key."""
     _is_at_head, _head = False, b""
 
-    def endheaders(self: Any, *args: Any, **kwargs: Any) -> None:
+    def connect(self) -> None:
+        with _marked_as_connecting():
+            super().connect()
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
         self._is_at_head, self._head = True, b""
         try:
-            super().endheaders(*args, **kwargs)  # type: ignore[misc]
+            super().endheaders(*args, **kwargs)
         finally:
             self._is_at_head = False
 
-    def send(self: Any, data: Any) -> None:
+    def send(self, data: Any) -> None:
         if self._is_at_head and _ANNOUNCES_BODY.search(data):
             self._head = data
             return
@@ -100,26 +105,14 @@ class _Guarded:
         may_send = getattr(_guards, "may_send", None)
         if may_send is not None and not may_send():
             raise BlandNotSentError()
-        super().send(data)  # type: ignore[misc]
+        super().send(data)
 
 
 _ANNOUNCES_BODY = re.compile(rb"\r\ncontent-length: *[1-9]", re.IGNORECASE)
 
 
-class HTTPConnection(_Guarded, urllib3.connection.HTTPConnection):
-    response_class = _DeadlineResponse
-
-    def connect(self) -> None:
-        with _marked_as_connecting():
-            super().connect()
-
-
-class HTTPSConnection(_Guarded, urllib3.connection.HTTPSConnection):
-    response_class = _DeadlineResponse
-
-    def connect(self) -> None:
-        with _marked_as_connecting():
-            super().connect()
+class HTTPSConnection(HTTPConnection, urllib3.connection.HTTPSConnection):
+    """The same over TLS."""
 
 
 @contextmanager
