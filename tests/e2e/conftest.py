@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.contrib.auth.models import AbstractUser
 
+from bland_sms import sync
+from bland_sms.sandbox import BlandSandbox
+from bland_sms.sync import refresh_many
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
+CUSTOMER = "+15550100001"
+OTHERS = ["+15550100002", "+15550100003", "+15550100004"]
+UUID = "b3f1c0de-0000-4000-8000-00000000d001"
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARGUMENTS = [
     "--no-sandbox",
@@ -126,3 +134,43 @@ def desk(window: Callable[..., Page], live_server: Any, staff: AbstractUser) -> 
         return page
 
     return make
+
+
+@pytest.fixture
+def account(sandbox: BlandSandbox, transactional_db: None) -> BlandSandbox:
+    """Four active conversations of one customer, and one of each of three others; all copied."""
+    numbers = [CUSTOMER] * 4 + OTHERS
+    for n, number in enumerate(numbers):
+        moment = f"2026-01-0{9 - n}T10:00:00.000Z"
+        messages = [
+            ("AGENT", "Your parcel arrives tomorrow. Details: https://example.com/" + "x" * 150),
+            ("USER", "No " + HOSTILE),
+            ("HUMAN", "Sam here, I will look into it.\nOne moment."),
+        ]
+        sandbox.account.add(
+            {
+                "id": f"conv_{n}" if n else UUID,
+                "user_number": number,
+                "created_at": moment,
+                "updated_at": moment,
+                "last_message_at": moment,
+                "last_message": messages[0][1],
+                "summary": "Wants the parcel on another day. " * 8,
+                "message_count": len(messages),
+                "messages": [
+                    {
+                        "id": f"m{n}-{place}",
+                        "created_at": moment,
+                        "sender": sender,
+                        "message": text,
+                        "status": None if sender == "USER" else "delivered",
+                        "attachments": ["https://files.example.com/a.jpg"],
+                    }
+                    for place, (sender, text) in enumerate(messages)
+                ],
+            }
+        )
+    sync.run()
+    refresh_many(list(sandbox.account.rows))
+    sandbox.log.clear()
+    return sandbox

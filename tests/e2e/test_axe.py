@@ -12,12 +12,11 @@ from django.contrib.auth.models import Group
 from bland_sms.sandbox import BlandSandbox
 
 from .conftest import require_browser
-from .test_screens import Desk, account, screens
+from .test_screens import Desk, screens
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-__all__ = ["account"]  # a fixture
 AXE = importlib.util.find_spec("axe_playwright_python")
 
 require_browser("" if AXE else "no axe: axe-playwright-python is missing")

@@ -14,12 +14,10 @@ from bland_sms.models import BulkUpdate
 from bland_sms.sandbox import BlandSandbox
 
 from .conftest import require_browser
-from .test_screens import Desk, account
+from .test_screens import Desk
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-__all__ = ["account"]  # a fixture
 
 require_browser()
 

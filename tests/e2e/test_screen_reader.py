@@ -16,13 +16,11 @@ from django.utils import timezone
 from bland_sms.models import BulkUpdate, Conversation
 from bland_sms.sandbox import BlandSandbox
 
-from .conftest import require_browser
-from .test_screens import OTHERS, Desk, account, screens
+from .conftest import OTHERS, require_browser
+from .test_screens import Desk, screens
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
-
-__all__ = ["account"]  # a fixture
 
 require_browser()
 

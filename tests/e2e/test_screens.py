@@ -12,14 +12,13 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
-from bland_sms import standing, sync
+from bland_sms import standing
 from bland_sms.models import BulkUpdate, Conversation, WebhookDelivery
 from bland_sms.pasting import read_text
 from bland_sms.sandbox import BlandSandbox
-from bland_sms.sync import refresh_many
 from bland_sms.updates import prepare_pasted
 
-from .conftest import require_browser
+from .conftest import CUSTOMER, OTHERS, UUID, require_browser
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -31,52 +30,8 @@ pytestmark = [
     pytest.mark.usefixtures("no_waiting", "account"),
 ]
 Desk = Callable[..., "Page"]
-CUSTOMER = "+15550100001"
-OTHERS = ["+15550100002", "+15550100003", "+15550100004"]
-UUID = "b3f1c0de-0000-4000-8000-00000000d001"
-HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 LOOKS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"), (320, "light")]
 """320 pixels are 1280 at a zoom of four."""
-
-
-@pytest.fixture
-def account(sandbox: BlandSandbox, transactional_db: None) -> BlandSandbox:
-    """Four active conversations of one customer, and one of each of three others; all copied."""
-    numbers = [CUSTOMER] * 4 + OTHERS
-    for n, number in enumerate(numbers):
-        moment = f"2026-01-0{9 - n}T10:00:00.000Z"
-        messages = [
-            ("AGENT", "Your parcel arrives tomorrow. Details: https://example.com/" + "x" * 150),
-            ("USER", "No " + HOSTILE),
-            ("HUMAN", "Sam here, I will look into it.\nOne moment."),
-        ]
-        sandbox.account.add(
-            {
-                "id": f"conv_{n}" if n else UUID,
-                "user_number": number,
-                "created_at": moment,
-                "updated_at": moment,
-                "last_message_at": moment,
-                "last_message": messages[0][1],
-                "summary": "Wants the parcel on another day. " * 8,
-                "message_count": len(messages),
-                "messages": [
-                    {
-                        "id": f"m{n}-{place}",
-                        "created_at": moment,
-                        "sender": sender,
-                        "message": text,
-                        "status": None if sender == "USER" else "delivered",
-                        "attachments": ["https://files.example.com/a.jpg"],
-                    }
-                    for place, (sender, text) in enumerate(messages)
-                ],
-            }
-        )
-    sync.run()
-    refresh_many(list(sandbox.account.rows))
-    sandbox.log.clear()
-    return sandbox
 
 
 def deactivate_three(page: Page) -> None:
