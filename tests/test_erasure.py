@@ -198,7 +198,7 @@ def test_forget__ledger_history_and_webhooks(account: BlandSandbox, staff: Any) 
     }
     others = LogEntry.objects.filter(object_id="conv_1")
     # The update's own entry names the id alone.
-    assert {entry.object_repr for entry in others} == {"conv_1", "conv_1 (…0002)"}
+    assert {entry.object_repr for entry in others} == {"conv_1", "conv_1 (customer: ends in 0002)"}
     assert {history_words(entry.change_message) for entry in others} == {
         f"Deactivated at Bland in bulk update {update.pk}.",
         f"Called {TEXTS[0]}",

@@ -509,7 +509,7 @@ def test_conversation__digits_and_activity_follow() -> None:
     row = Conversation.objects.get()
     assert (row.customer_key, row.user_digits_reversed) == ("15550100001", "10000105551")
     assert row.last_activity_at == NOON
-    assert str(row) == "conv_1 (…0001)"
+    assert str(row) == "conv_1 (customer: ends in 0001)"
 
 
 def test_rows_are_locked_before_they_are_read(django_assert_num_queries: Any) -> None:

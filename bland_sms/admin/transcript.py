@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -43,6 +44,8 @@ class Entry:
     kind: str = ""
     """Of an event: which."""
     attachments: tuple[str, ...] = field(default=(), repr=False)
+    attachments_before: int = 0
+    """How many the thread has above it: by their numbers its links are told apart."""
     notes: tuple[str, ...] = field(default=(), repr=False)
     """What is there and cannot be shown, in words, so that no message looks empty."""
 
@@ -70,10 +73,17 @@ def transcript_of(conversation: Conversation, *, show_all: bool, with_text: bool
     days = [
         (day, list(lines))
         for day, lines in groupby(
-            entries, key=lambda entry: timezone.localdate(entry.at) if entry.at else None
+            _numbered(entries), key=lambda entry: timezone.localdate(entry.at) if entry.at else None
         )
     ]
     return Transcript(days, hidden)
+
+
+def _numbered(entries: Iterable[Entry]) -> Iterator[Entry]:
+    before = 0
+    for entry in entries:
+        yield replace(entry, attachments_before=before)
+        before += len(entry.attachments)
 
 
 def transcript_text(conversation: Conversation) -> str:

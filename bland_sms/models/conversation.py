@@ -6,8 +6,8 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Case, Q, Value, When
+from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import pgettext_lazy
 
 from ..customers import MAX_KEY, customer_key, digits_of
 from ..payloads import EPOCH
@@ -143,7 +143,9 @@ class Conversation(models.Model):
 
     def __str__(self) -> str:
         last_digits = self.user_digits_reversed[:4][::-1]
-        return f"{self.id} (…{last_digits})" if last_digits else self.id
+        # In words: "…0001" is read out as a number of its own.
+        words = gettext("%(id)s (customer: ends in %(end)s)") if last_digits else "%(id)s"
+        return words % {"id": self.id, "end": last_digits}
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.derive()
