@@ -365,8 +365,12 @@ def test_apply_page__signals_after_commit(django_capture_on_commit_callbacks: An
     ]
 
 
-def test_apply_page__somebody_else_inserts_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    write, failures = applying.write, [1]
+@pytest.mark.parametrize("times", [1, 4, 5])
+def test_apply_page__somebody_else_inserts_first(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As often as four times in a row."""
+    write, failures = applying.write, [0] * times
 
     def insert_first(*args: Any, **kwargs: Any) -> None:
         if failures:
@@ -375,7 +379,12 @@ def test_apply_page__somebody_else_inserts_first(monkeypatch: pytest.MonkeyPatch
         write(*args, **kwargs)
 
     monkeypatch.setattr(applying, "write", insert_first)
-    assert apply_page([listed()])["conv_1"].outcome is Effect.CREATED
+    if times < 5:
+        assert apply_page([listed()])["conv_1"].outcome is Effect.CREATED
+    else:
+        with pytest.raises(IntegrityError):
+            apply_page([listed()])
+    assert not failures
 
 
 def test_apply_page__only_rows_that_may_be_made() -> None:

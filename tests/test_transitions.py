@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from datetime import timezone as dt_timezone
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from django.utils import timezone
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
 from bland_sms.signals import bulk_update_finished
 from bland_sms.updates import has_hidden, transitions
-from bland_sms.updates.claiming import unclaim
+from bland_sms.updates.asking import ClaimedItem
+from bland_sms.updates.claiming import claim, unclaim
 from bland_sms.updates.transitions import (
+    call_back,
     cancel_items,
     come_to_rest,
     finish_if_done,
@@ -22,6 +25,7 @@ from bland_sms.updates.transitions import (
 
 pytestmark = pytest.mark.django_db
 SOON = timedelta(minutes=1)
+MOMENT = datetime(2026, 2, 3, 12, tzinfo=dt_timezone.utc)
 
 
 def made(status: str = "running", *items: dict[str, Any], **values: Any) -> BulkUpdate:
@@ -43,11 +47,12 @@ def columns(bulk_update: BulkUpdate, *names: str) -> list[Any]:
 
 @pytest.fixture
 def heard() -> Any:
-    """What the signal ``bulk_update_finished`` told."""
-    told: list[tuple[int, dict[str, int]]] = []
+    """What the signal ``bulk_update_finished`` told; its update is at rest with these counts."""
+    told: list[tuple[int, dict[str, int] | None]] = []
 
     def hear(bulk_update: BulkUpdate, counts: dict[str, int], **kwargs: Any) -> None:
-        told.append((bulk_update.pk, {state: n for state, n in counts.items() if n}))
+        nonzero = {state: number for state, number in counts.items() if number}
+        told.append((bulk_update.pk, nonzero if bulk_update.counts_at_rest == counts else None))
 
     bulk_update_finished.connect(hear)
     yield told
@@ -73,6 +78,68 @@ def test_cancel_items__only_what_waits() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("was", "code", "state", "told"),
+    [
+        ("", "cancelled", "cancelled", "cancelled"),
+        ("no_answer", "cancelled", "unknown", "no_answer"),
+        ("interrupted", "lifted", "unknown", "no_answer"),
+        ("no_answer", "superseded", "cancelled", "superseded"),
+        ("interrupted", "already_queued", "cancelled", "already_queued"),
+    ],
+)
+def test_cancel_items__of_what_was_in_flight_nobody_knows(
+    was: str, code: str, state: str, told: str
+) -> None:
+    called_back = {transitions.CALLED_BACK: "lifted"}
+    item = {"state": "waiting", "error_code": was, "error_params": called_back}
+    bulk_update = made("running", item)
+
+    assert cancel_items(list(bulk_update.items.values_list("pk", flat=True)), code) == 1
+
+    assert columns(bulk_update, "state", "error_code", "error_params") == [(state, told, None)]
+    assert columns(bulk_update, "finished_at") != [(None,)]
+
+
+def test_call_back__only_what_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transitions, "batches", lambda values: [[value] for value in values])
+    states = ("running", "waiting", "changed", "running", "running")
+    bulk_update = made("running", *({"state": state} for state in states))
+    *asked, _other = bulk_update.items.order_by("pk").values_list("pk", flat=True)
+
+    assert call_back(asked, "cancelled", by="dana") == 2
+
+    noted = {"by": "dana", transitions.CALLED_BACK: "cancelled"}
+    assert columns(bulk_update, "state", "error_params") == [
+        (state, params)
+        for state, params in zip(states, (noted, None, None, noted, None), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("way", ["unclaim", "put_back"])
+def test_called_back__is_cancelled_as_it_is_put_back(way: str) -> None:
+    """With what was noted; what failed before says why in the same column."""
+    bulk_update = made(
+        "running",
+        {"state": "running", "error_params": {"by": "dana", transitions.CALLED_BACK: "cancelled"}},
+        {"state": "running", "error_params": {transitions.CALLED_BACK: "lifted"}},
+        {"state": "running"},
+        {"state": "failed", "error_code": "error", "error_params": {"cause": "x"}},
+    )
+    if way == "unclaim":
+        unclaim(bulk_update, [])
+        expected = [("cancelled", "cancelled", {"by": "dana"}), ("cancelled", "lifted", None)]
+        expected.append(("waiting", "", None))
+    else:  # of these nobody knows whether they were sent
+        put_back(bulk_update.items.all())
+        expected = [("unknown", "no_answer", None)] * 2 + [("waiting", "interrupted", None)]
+
+    assert columns(bulk_update, "state", "error_code", "error_params") == [
+        *expected,
+        ("failed", "error", {"cause": "x"}),
+    ]
+
+
 def test_cancel_items__counts_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transitions, "batches", lambda values: [[value] for value in values])
     bulk_update = made("running", {"state": "waiting"}, {"state": "waiting"})
@@ -89,6 +156,7 @@ def test_finish_if_done__once(heard: Any) -> None:
             "lease_token": "6f0e7f5e-1d3c-4b3c-9d52-7f1f5d3f7c11",
         },
     )
+    other = made("running", {"state": "waiting"})
 
     assert finish_if_done(bulk_update.pk) is True
     assert finish_if_done(bulk_update.pk) is False
@@ -101,16 +169,19 @@ def test_finish_if_done__once(heard: Any) -> None:
     assert bulk_update.stop_code == ""
     assert bulk_update.counts_at_rest == bulk_update.counts()
     assert heard == [(bulk_update.pk, {"changed": 1, "failed": 1})]
+    other.refresh_from_db()
+    assert (other.status, other.counts_at_rest) == ("running", None)
 
 
 @pytest.mark.parametrize("state", ["waiting", "running"])
 def test_finish_if_done__something_is_open(state: str, heard: Any) -> None:
     bulk_update = made("running", {"state": "changed"}, {"state": state}, live_counts={"a": 1})
     made("running", {"state": "changed"}, live_counts={"b": 1})
+    small = made("running", {"state": state})
 
-    assert finish_if_done(bulk_update.pk) is False
+    assert finish_if_done(bulk_update.pk) is finish_if_done(small.pk) is False
     counts = BulkUpdate.objects.order_by("pk").values_list("live_counts", flat=True)
-    assert list(counts) == [{}, {"b": 1}], "counted anew, and nothing else"
+    assert list(counts) == [{}, {"b": 1}, None], "counted anew, and nothing else"
 
     assert set(BulkUpdate.objects.values_list("status", flat=True)) == {"running"}
     assert heard == []
@@ -129,13 +200,22 @@ def test_come_to_rest__a_stopped_one_is_not_over(status: str, is_over: bool, hea
 
 def test_put_back__waits_again_or_is_unknown_when_cancelled(heard: Any) -> None:
     going = made("running", {"state": "running"}, {"state": "changed"})
-    cancelled = made("cancelled", {"state": "running"}, {"state": "cancelled"})
+    called_back = {transitions.CALLED_BACK: "cancelled"}
+    cancelled = made(
+        "cancelled", {"state": "running", "error_params": called_back}, {"state": "cancelled"}
+    )
 
     put_back(BulkUpdateItem.objects.all())
 
-    names = ("state", "claimed_conversation", "error_code")
-    assert columns(going, *names) == [("waiting", None, "interrupted"), ("changed", None, "")]
-    assert columns(cancelled, *names) == [("unknown", None, "no_answer"), ("cancelled", None, "")]
+    names = ("state", "claimed_conversation", "error_code", "error_params")
+    assert columns(going, *names) == [
+        ("waiting", None, "interrupted", None),
+        ("changed", None, "", None),
+    ]
+    assert columns(cancelled, *names) == [
+        ("unknown", None, "no_answer", None),
+        ("cancelled", None, "", None),
+    ]
     assert going.items.exclude(finished_at=None).count() == 0
     assert cancelled.items.exclude(finished_at=None).count() == 1
     cancelled.refresh_from_db()
@@ -179,6 +259,41 @@ def test_unclaim__only_what_was_begun_is_in_doubt() -> None:
         ("changed", None, "", True),
     ]
     assert columns(other, "state") == [("running",)]
+
+
+@pytest.mark.parametrize(
+    ("code", "first_was", "row_is", "look_first", "previous"),
+    [
+        ("", None, True, False, True),
+        ("no_answer", None, False, True, False),
+        ("interrupted", True, False, True, True),
+        ("interrupted", True, None, True, True),
+        ("no_answer", None, None, False, None),  # without a row nothing was asked, only looked
+    ],
+)
+def test_claim__tells_what_the_mirror_knows_and_whether_to_look_first(
+    code: str, first_was: bool | None, row_is: bool | None, look_first: bool, previous: bool | None
+) -> None:
+    item = {"error_code": code, "previous_is_active": first_was, "attempts": 2}
+    bulk_update = made("running", {"state": "waiting", **item}, started_at=timezone.now())
+    assert bulk_update.take_lease()
+    Conversation.objects.update(is_active=row_is is True, updated_at=MOMENT)
+    if row_is is None:
+        Conversation.objects.all().delete()
+
+    [claimed] = claim(bulk_update, 9)
+
+    assert claimed == ClaimedItem(
+        item_id=bulk_update.items.get().pk,
+        conversation_id="conv_0",
+        is_active=False,
+        attempts=2,
+        look_first=look_first,
+        previous_is_active=previous,
+        known_updated_at=None if row_is is None else MOMENT,
+    )
+    names = ("state", "claimed_conversation", "previous_is_active")
+    assert columns(bulk_update, *names) == [("running", "conv_0", previous)]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bland_sms.models import SyncRun
 from bland_sms.payloads import ConversationPage, ConversationPayload
 from bland_sms.sync.plan import OVERLAP, cursor_of, mode_of, plan
+from bland_sms.sync.stepping import MOST_FAILED_ROWS, NoAnswerError, step_over
 from bland_sms.sync.walk import (
     GROWTH,
     SMALLEST_SPLIT,
@@ -638,3 +641,69 @@ def test_cursor(mode: str, ranges: list[Range], left: list[Range]) -> None:
 
 def test_cursor__without_a_watermark_a_gap_is_all_that_is_left() -> None:
     assert cursor_of("full", [DONE, GAP], None) == [GAP.to_json()]
+
+
+# --- what Bland cannot answer for -------------------------------------------------------------
+
+MS = 1 / 3_600_000  # in hours
+
+
+class Poisoned:
+    """A list of rows; a page with one that is poisoned fails for ever."""
+
+    def __init__(self, times: list[int], poison: set[int]) -> None:
+        """Args: ``times`` in milliseconds; ``poison``: places in the list."""
+        self.rows = [(f"c{place:03d}", moment * MS) for place, moment in enumerate(sorted(times))]
+        self.poison = {self.rows[place][0] for place in poison}
+        self.requests = 0
+
+    def ask(self, asked: Query, ascending: bool) -> ConversationPage | None:
+        self.requests += 1
+        assert self.requests < 2000, "it ends"
+        rows = [
+            row
+            for row in self.rows
+            if (asked.at_least is None or at(row[1]) >= asked.at_least)
+            and (asked.before is None or at(row[1]) < asked.before)
+        ]
+        begin = (asked.page - 1) * asked.page_size
+        some = (rows if ascending else rows[::-1])[begin : begin + asked.page_size]
+        return None if self.poison & {pk for pk, _ in some} else rows_of(*some)
+
+    def walk(self, page_size: int) -> tuple[Range, set[str], list[Range]]:
+        """The range when it was read, what arrived, and the gaps."""
+        range_, arrived, gaps = Range("created_at"), set(), []
+        while range_.is_open:
+            asked = range_.next_query(page_size)
+            told = self.ask(asked, True)
+            if told is not None:
+                arrived |= {p.id for p in range_.take(told, asked).fresh}
+                continue
+            detour = step_over(range_, asked, self.ask)
+            arrived |= {p.id for p in detour.found}
+            gaps += [detour.gap] if detour.gap is not None else []
+        return range_, arrived, gaps
+
+
+def is_in(gap: Range, moment: datetime) -> bool:
+    is_later = gap.begin is None or gap.begin <= moment
+    return gap.is_gap and is_later and (gap.until is None or moment < gap.until)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    times=st.lists(st.integers(0, 40) | st.sampled_from([3, 3, 50, 5000]), min_size=1, max_size=30),
+    data=st.data(),
+)
+def test_step_over__what_did_not_arrive_is_in_a_gap(times: list[int], data: st.DataObject) -> None:
+    bland = Poisoned(times, data.draw(st.sets(st.integers(0, len(times) - 1))))
+    try:
+        _range, arrived, gaps = bland.walk(page_size=data.draw(st.integers(2, 6)))
+    except NoAnswerError:
+        assert bland.poison >= {bland.rows[0][0], bland.rows[-1][0]}
+        return
+    for pk, hour in bland.rows:
+        assert pk in arrived or any(is_in(gap, at(hour)) for gap in gaps)
+    assert arrived.isdisjoint(bland.poison)
+    if len(bland.poison) < MOST_FAILED_ROWS:  # neighbours are read one by one
+        assert arrived == {pk for pk, _ in bland.rows} - bland.poison

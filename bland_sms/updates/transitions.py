@@ -76,10 +76,10 @@ def are_called_back() -> Q:
 
 def cancel_called_back(items: QuerySet[BulkUpdateItem]) -> None:
     """Cancel those that are put back and that were asked for back."""
-    waiting = items.filter(are_called_back(), state=BulkUpdateItem.State.WAITING)
-    found: dict[str, tuple[dict[str, Any], list[int]]] = {}
-    for item_id, params in waiting.values_list("pk", "error_params"):
-        found.setdefault(repr(params), (dict(params or {}), []))[1].append(item_id)
+    asked_for = items.filter(are_called_back()).values_list("pk", "error_params")
+    found: dict[str, tuple[Any, list[int]]] = {}
+    for item_id, params in asked_for:
+        found.setdefault(repr(params), (params, []))[1].append(item_id)
     for params, item_ids in found.values():
         code = params.pop(CALLED_BACK)
         cancel_items(item_ids, code, **params)
