@@ -11,9 +11,9 @@ from django.utils import timezone
 
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
 from bland_sms.signals import bulk_update_finished
-from bland_sms.updates import has_hidden, transitions
+from bland_sms.updates import claiming, has_hidden, transitions
 from bland_sms.updates.asking import ClaimedItem
-from bland_sms.updates.claiming import claim, unclaim
+from bland_sms.updates.claiming import claim, standing_of, unclaim, unwanted, waits_for_another
 from bland_sms.updates.transitions import (
     call_back,
     cancel_items,
@@ -294,6 +294,102 @@ def test_claim__tells_what_the_mirror_knows_and_whether_to_look_first(
     )
     names = ("state", "claimed_conversation", "previous_is_active")
     assert columns(bulk_update, *names) == [("running", "conv_0", previous)]
+
+
+@pytest.mark.parametrize(
+    ("other", "is_superseded", "is_unwanted", "may_be_unwanted"),
+    [
+        ({}, True, True, True),
+        ({"is_active": False}, False, False, False),
+        ({"minutes": -1}, False, False, False),
+        ({"minutes": 0}, False, False, False),
+        ({"conversation_id": "conv_9"}, False, False, True),
+        ({"state": "cancelled"}, False, False, True),
+        ({"state": "changed"}, True, False, True),
+        ({"state": "changed", "status": "finished"}, True, False, False),
+    ],
+    ids=str,
+)
+def test_claimed__what_a_newer_update_asks_the_opposite_of_is_not_wanted(
+    other: dict[str, Any], is_superseded: bool, is_unwanted: bool, may_be_unwanted: bool
+) -> None:
+    bulk_update = made("running", {"state": "waiting"}, started_at=MOMENT)
+    assert bulk_update.take_lease()
+    newer = BulkUpdate.objects.create(
+        is_active=other.get("is_active", True),
+        status=other.get("status", "queued"),
+        started_at=MOMENT + other.get("minutes", 1) * SOON,
+    )
+    pk, state = other.get("conversation_id", "conv_0"), other.get("state", "waiting")
+    newer.items.create(conversation_id=pk, state=state)
+    item = bulk_update.items.get()
+
+    assert unwanted(bulk_update) == [], "it is not claimed"
+    assert len(claim(bulk_update, 9)) == (not is_superseded)
+    expected = ("cancelled", "superseded") if is_superseded else ("running", "")
+    assert columns(bulk_update, "state", "error_code") == [expected]
+    bulk_update.items.update(state="running", claimed_conversation="conv_0")
+    assert unwanted(bulk_update) == [item.pk] * is_unwanted
+    assert standing_of(bulk_update) == ("running", may_be_unwanted)
+    BulkUpdate.objects.filter(pk=bulk_update.pk).update(lease_token=None)
+    assert standing_of(bulk_update) is None
+
+
+def test_claimed__what_is_called_back_is_not_wanted() -> None:
+    noted = {transitions.CALLED_BACK: "cancelled"}
+    failed = {"state": "failed", "error_params": {"cause": "x"}}
+    ours, other = (
+        made("running", {"state": "running"}, failed, started_at=MOMENT) for _ in range(2)
+    )
+    assert ours.take_lease()
+    item = other.items.filter(state="running")
+    item.update(error_params=noted)
+    assert (standing_of(ours), unwanted(ours)) == (("running", False), [])
+    item = ours.items.filter(state="running")
+    item.update(error_params=noted)
+    assert (standing_of(ours), unwanted(ours)) == (("running", True), [item.get().pk])
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "cancelled", "in flight elsewhere"])
+def test_claim__leaves_out_what_others_decide_meanwhile(
+    meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = {"state": "waiting", "not_before": timezone.now() + SOON}
+    open_items = [{"state": "waiting", "not_before": due} for due in (None, None, MOMENT)]
+    bulk_update = made("running", *open_items, later, started_at=MOMENT)
+    assert bulk_update.take_lease()
+
+    def decide(*args: Any) -> tuple[list[int], dict[str, Any]]:
+        item = bulk_update.items.get(conversation_id="conv_1")
+        if meanwhile == "cancelled":
+            cancel_items([item.pk], "cancelled")
+        elif meanwhile == "in flight elsewhere":
+            other = made("running", started_at=MOMENT, lease_until=timezone.now() + SOON / 6)
+            other.items.create(
+                conversation_id="conv_1", claimed_conversation="conv_1", state="running"
+            )
+        return [], {}
+
+    monkeypatch.setattr(claiming, "cancel_of_ended_orders", decide)
+
+    claimed = [item.conversation_id for item in claim(bulk_update, 9)]
+
+    left = {"nothing": "running", "cancelled": "cancelled", "in flight elsewhere": "waiting"}
+    expected = ["running", left[meanwhile], "running", "waiting"]
+    assert [state for (state,) in columns(bulk_update, "state")] == expected
+    assert claimed == [f"conv_{n}" for n in range(4) if expected[n] == "running"]
+
+
+def test_waits_for_another__only_as_long_as_something_is_due() -> None:
+    later = {"state": "waiting", "not_before": timezone.now() + SOON}
+    done = made("running", {"state": "changed"}, later)
+    waiting = made("running", {"state": "waiting"})
+    dead = made("running", {"state": "running"})
+
+    assert waits_for_another(done) is False
+    assert columns(dead, "state") == [("running",)]
+    assert waits_for_another(waiting) is True
+    assert columns(dead, "state") == [("waiting",)]
 
 
 @pytest.mark.parametrize(

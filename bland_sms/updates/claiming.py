@@ -122,8 +122,7 @@ def unclaim(bulk_update: BulkUpdate, begun: Collection[int]) -> None:
         begun: Items for which something may have been sent: they are looked at first.
     """
     running = items_of(bulk_update).filter(state=State.RUNNING)
-    in_doubt = running.filter(pk__in=begun)
-    in_doubt.update(state=State.WAITING, claimed_conversation=None, error_code="interrupted")
+    running.filter(pk__in=begun).update(error_code="interrupted")
     back = {"state": State.WAITING, "claimed_conversation": None}
     was_asked = Q(attempts__gt=0) | Q(error_code__in=LOOK_FIRST_CODES)
     running.filter(was_asked).update(**back)
