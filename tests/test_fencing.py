@@ -140,18 +140,105 @@ def test_lease__taken_only_once_and_only_when_free(copied: Copied, started: Star
     assert second.take_lease()
 
 
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Both clocks stand still; here are the seconds by which each was moved on."""
+    moved = {"monotonic": 0.0, "wall": 0.0}
+    began, noon = time.monotonic(), timezone.now()
+    monkeypatch.setattr(time, "monotonic", lambda: began + moved["monotonic"])
+    monkeypatch.setattr(timezone, "now", lambda: noon + timedelta(seconds=moved["wall"]))
+    return moved
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("seconds", [-1, 0, 0.001, 15, 30, 30.001])
+def test_lease__row_and_query_agree_whether_it_is_live(
+    seconds: float, clocks: dict[str, float]
+) -> None:
+    now = timezone.now()
+    row = BulkUpdate(is_active=False, lease_until=now + timedelta(seconds=seconds))
+    row.save()
+    item = row.items.create(conversation_id="conv_1")
+
+    is_live = 0 < seconds <= 30
+    assert row.has_live_lease is is_live
+    assert list(BulkUpdate.objects.filter(BulkUpdate.unleased())) == [row] * (not is_live)
+    of_items = row.items.filter(BulkUpdate.unleased("bulk_update__"))
+    assert list(of_items) == [item] * (not is_live)
+    assert row.take_lease() is not is_live
+    assert (row.lease_until == now + BulkUpdate.LEASE) is (not is_live or seconds == 15)
+
+
+@pytest.mark.django_db
+def test_lease__kept_by_whoever_has_it(clocks: dict[str, float]) -> None:
+    """What the object says is what the row says, whatever is refused."""
+    row, other = (BulkUpdate.objects.create(is_active=False) for _ in range(2))
+
+    def stored() -> tuple[Any, ...]:
+        found = BulkUpdate.objects.get(pk=row.pk)
+        assert (found.lease_until, found.status) == (row.lease_until, row.status)
+        return found.lease_token, found.lease_until, found.status
+
+    assert row.take_lease(Q(status="running")) is False
+    assert (stored(), row.lease_token) == ((None, None, "draft"), None)
+    assert not row.fence.is_open()
+    assert row.take_lease(Q(status="draft"), status="running") is True
+    token = row.lease_token
+    assert stored() == (token, timezone.now() + BulkUpdate.LEASE, "running")
+    assert token is not None
+
+    clocks.update(monotonic=9.0, wall=9.0)
+    assert row.renew_lease(Q(status="cancelled"), status="queued") is False
+    assert stored() == (token, timezone.now() + BulkUpdate.LEASE, "running")
+    clocks.update(monotonic=18.0, wall=18.0)
+    assert row.fence.is_open(), "kept all the same"
+    assert row.renew_lease(status="queued") is True
+    assert stored() == (token, timezone.now() + BulkUpdate.LEASE, "queued")
+
+    assert row.release_lease(Q(status="cancelled"), status="finished") is False
+    assert stored() == (token, timezone.now() + BulkUpdate.LEASE, "queued")
+    assert row.fence.is_open()
+    assert row.release_lease(Q(status="queued"), status="finished") is True
+    assert stored() == (None, None, "finished")
+    assert not row.fence.is_open()
+    assert row.lease_token == token, "to be repeated where it is rolled back"
+    other.refresh_from_db()
+    assert (other.lease_token, other.status) == (None, "draft")
+
+
+@pytest.mark.django_db
+def test_lease__none_at_all_is_not_everybodys() -> None:
+    row = BulkUpdate.objects.create(is_active=False)
+    assert not row.leased_rows().exists()
+    assert row.release_lease(status="finished") is False
+    with pytest.raises(LostLeaseError):
+        row.renew_lease(Q(status="running"), status="finished")
+    assert BulkUpdate.objects.get().status == "draft"
+
+
+@pytest.mark.django_db
+def test_lease__of_a_row_that_is_inserted(clocks: dict[str, float]) -> None:
+    row = BulkUpdate(is_active=False)
+    row.begin_lease()
+    assert row.fence.is_open()
+    row.save()
+    assert row.leased_rows().get().lease_until == timezone.now() + BulkUpdate.LEASE
+    assert row.has_live_lease
+
+
 @pytest.mark.parametrize("clock", ["monotonic", "wall"])
-def test_fence__each_clock_closes_it(clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fence__each_clock_closes_it_in_the_last_third(
+    clock: str, clocks: dict[str, float]
+) -> None:
     fence = Fence()
     assert not fence.is_open()
     fence.extend(Fence.now(), timedelta(seconds=15))
+    for seconds, is_open in ((0, True), (9.99, True), (10, False), (11, False)):
+        clocks[clock] = seconds
+        assert fence.is_open() is is_open
+    clocks[clock] = 0
     assert fence.is_open()
-    if clock == "monotonic":
-        now = time.monotonic()
-        monkeypatch.setattr(time, "monotonic", lambda: now + 11)
-    else:
-        later = timezone.now() + timedelta(seconds=11)
-        monkeypatch.setattr(timezone, "now", lambda: later)
+    fence.close()
     assert not fence.is_open()
 
 

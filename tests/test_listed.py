@@ -257,3 +257,60 @@ def test_stretches_of_time__are_looked_at_together() -> None:
     missing.note_unlisted([stretch(3, 1, 2), stretch(5, 3, 5, 4), stretch(7, 6)], None)
     noted = OwedLook.objects.order_by("conversation").values_list("conversation", flat=True)
     assert list(noted) == ["conv_3", "conv_7"]
+
+
+@pytest.mark.parametrize(
+    ("stretches", "before", "expected"),
+    [
+        ([], None, ""),
+        ([(None, None)], None, "0123456"),
+        ([(None, 3)], None, "012"),
+        ([(3, None)], None, "3456"),
+        ([(2, 4)], None, "23"),
+        ([(2, 4), (4, 6)], None, "2345"),
+        ([(0, 6), (1, 2), (4, 5)], None, "012345"),
+        ([(0, 1), (5, 6)], None, "05"),
+        ([(None, None)], 4, "0123"),
+        ([(2, None), (None, 1)], 4, "023"),
+    ],
+)
+def test_note_unlisted__made_within_the_stretches(
+    stretches: list[tuple[int | None, int | None]],
+    before: int | None,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows that were made 0 to 6 minutes after noon; Bland lists none of them, but others."""
+    monkeypatch.setattr(missing, "INSERT_ROWS", 2)
+    apply_page([read(row_of(id=f"c{n}", created_at=text_of(n)), 9) for n in range(7)])
+    others = [row_of(id="gone", created_at=text_of(3)), row_of(id="never_told")]
+    others += [row_of(id=f"l{n}", created_at=text_of(n)) for n in range(7)]
+    apply_page([read(row, 9) for row in others])
+    assert mark_missing("gone", NOON + 10 * MINUTE)
+    told = frozenset(f"l{n}" for n in range(7))
+
+    def at(minutes: int | None) -> datetime | None:
+        return None if minutes is None else NOON + minutes * MINUTE
+
+    covered = [Covered(at(begin), at(until), told) for begin, until in stretches]
+    for _ in range(2):  # what was noted is noted once
+        missing.note_unlisted(covered, at(before))
+
+    noted = OwedLook.objects.filter(reason="not_listed").order_by("conversation")
+    names = [f"c{n}" for n in expected]
+    assert list(noted.values_list("conversation", flat=True)) == names
+    unknown = Conversation.objects.filter(listed="").exclude(pk="gone").order_by("pk")
+    assert list(unknown.values_list("pk", flat=True)) == names, "they are written once more"
+
+
+def test_note_timeless__those_that_were_not_listed() -> None:
+    rows = [row_of(id="listed"), row_of(id="not_listed"), row_of(id="gone")]
+    apply_page([read(row, 1) for row in [*rows, row_of(id="made", created_at=text_of(0))]])
+    assert mark_missing("gone", NOON + 2 * MINUTE)
+    owed = OwedLook.objects.create(conversation="other", reason="refused")
+
+    missing.note_timeless({"listed"})
+
+    assert OwedLook.objects.exclude(pk=owed.pk).get().conversation == "not_listed"
+    missing.forget()
+    assert OwedLook.objects.get() == owed

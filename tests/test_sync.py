@@ -14,12 +14,22 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.db import connection
+from django.db.models import Count
 from django.test.utils import CaptureQueriesContext
 
 from bland_sms import sync
-from bland_sms.models import Conversation, SyncRun
+from bland_sms.exceptions import (
+    BlandAuthenticationError,
+    BlandConnectionError,
+    BlandNotFoundError,
+)
+from bland_sms.mirror import Effect
+from bland_sms.models import Conversation, OwedLook, SyncRun
+from bland_sms.pacing import Allowance
+from bland_sms.reasons import Failure
 from bland_sms.sandbox import BlandSandbox
-from bland_sms.sync import driver, runs, writing
+from bland_sms.sync import driver, missing, runs, writing
+from bland_sms.sync.refreshing import Refreshed
 from bland_sms.updates import run as run_update
 
 from .conftest import Start, wait_until
@@ -672,6 +682,117 @@ def test_run__another_accounts_key_costs_few_looks(sandbox: BlandSandbox) -> Non
     assert sync.run(full=True).status == "failed"
     assert len(sandbox.requests("GET")) <= 2 + 20
     assert not Conversation.objects.filter(missing_since__isnull=False).exists()
+
+
+class Asked:
+    """Stands for ``refresh_many``: Bland finds all conversations but these."""
+
+    def __init__(self, *, gone: set[str], **values: Any) -> None:
+        self.gone = gone
+        self.values = values
+        self.portions: list[int] = []
+
+    def __call__(self, ids: list[str], *, mark: bool, **values: Any) -> Refreshed:
+        assert not mark, "not before it is known how many there are"
+        assert values.keys() == {"allowance", "on_turn"}
+        self.portions.append(len(ids))
+        gone = {pk: BlandNotFoundError(404) for pk in ids if pk in self.gone}
+        for error in gone.values():
+            error.observed_at = runs.timezone.now()
+        copied = {pk: Effect.UNCHANGED for pk in ids if pk not in gone}
+        return Refreshed(missing=gone, copied=copied, **self.values)
+
+
+def unlisted(rows: int, number: int) -> list[str]:
+    """So many of the mirror's rows were not listed."""
+    names = [f"c{index:05d}" for index in range(100, 100 + rows)]
+    Conversation.objects.bulk_create(Conversation(pk=pk, is_active=True) for pk in names)
+    looks = [OwedLook(conversation=pk, reason="not_listed") for pk in names[:number]]
+    OwedLook.objects.bulk_create(looks)
+    return names[:number]
+
+
+def owed_looks() -> dict[str, int]:
+    reasons = OwedLook.objects.values_list("reason")
+    return dict(reasons.annotate(number=Count("pk")).order_by("reason"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "number", "gone", "portions", "is_believed"),
+    [
+        (400, 20, range(20), [20], True),
+        (400, 21, range(21), [20], False),  # one of so many would be found
+        (400, 21, range(1, 21), [20, 1], True),
+        (400, 140, range(0, 140, 7), [20, 100, 20], True),
+        (400, 140, range(1, 22), [20, 100], False),
+        (19, 1, range(1), [1], True),  # one always may be
+        (39, 2, range(2), [2], False),
+        (40, 2, range(2), [2], True),
+        (40, 0, range(0), [], True),
+    ],
+)
+def test_confirm_missing__not_more_than_a_few(
+    rows: int,
+    number: int,
+    gone: range,
+    portions: list[int],
+    is_believed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = unlisted(rows, number)
+    OwedLook.objects.create(conversation=names[0] if names else "other", reason="detail_failed")
+    bland = Asked(gone={names[place] for place in gone})
+    monkeypatch.setattr(missing, "refresh_many", bland)
+
+    failure = missing.confirm_missing(Allowance(), lambda refreshed: None)
+
+    marked = set(Conversation.objects.exclude(missing_since=None).values_list("pk", flat=True))
+    assert bland.portions == portions
+    assert (failure, marked) == (
+        (Failure(), bland.gone) if is_believed else (Failure("too_few_found"), set())
+    )
+    kept = {} if is_believed else {"not_listed": number}
+    assert owed_looks() == {"detail_failed": 1, **kept}
+
+
+OUTAGE = BlandConnectionError("refused")
+
+
+@pytest.mark.parametrize(
+    ("values", "is_over", "because"),
+    [
+        ({"failed": {"c00101": OUTAGE}}, False, None),
+        ({"outage": OUTAGE}, False, OUTAGE.failure),
+        (
+            {"failed": {"c00101": OUTAGE, "c00102": BlandAuthenticationError(401, "AUTH")}},
+            False,
+            BlandAuthenticationError(401, "AUTH").failure,
+        ),
+        ({"failed": {"c00101": OUTAGE}}, True, OUTAGE.failure),
+        ({}, True, Failure("not_finished")),
+    ],
+    ids=["one failed", "outage", "refused key", "one failed at the end", "time is up"],
+)
+def test_confirm_missing__what_was_not_looked_at_stays_noted(
+    values: dict[str, Any], is_over: bool, because: Failure | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlisted(400, 3)
+    monkeypatch.setattr(missing, "refresh_many", Asked(gone={"c00100"}, **values))
+    allowance = Allowance()
+    if is_over:
+        allowance.stopped.set()
+
+    failure = missing.confirm_missing(allowance, lambda refreshed: None)
+
+    marked = list(Conversation.objects.exclude(missing_since=None).values_list("pk", flat=True))
+    if because is None:
+        assert (failure, marked) == (Failure(), ["c00100"])
+        look = OwedLook.objects.get()
+        told = (look.conversation, look.reason, look.error_code)
+        assert told == ("c00101", "detail_failed", OUTAGE.code)
+    else:
+        assert (failure, marked) == (Failure("not_looked_at", {"because": because.as_json()}), [])
+        assert owed_looks() == {"not_listed": 3}
 
 
 # --- transcripts, trying out, costs -----------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from django.utils import timezone
 
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
+from bland_sms.payloads import EPOCH
 from bland_sms.signals import bulk_update_finished
 from bland_sms.updates import claiming, has_hidden, transitions
 from bland_sms.updates.asking import ClaimedItem
@@ -280,6 +281,7 @@ def test_claim__tells_what_the_mirror_knows_and_whether_to_look_first(
     Conversation.objects.update(is_active=row_is is True, updated_at=MOMENT)
     if row_is is None:
         Conversation.objects.all().delete()
+    Conversation.objects.create(pk="another", is_active=row_is is False, updated_at=EPOCH)
 
     [claimed] = claim(bulk_update, 9)
 
@@ -378,6 +380,8 @@ def test_claim__leaves_out_what_others_decide_meanwhile(
     expected = ["running", left[meanwhile], "running", "waiting"]
     assert [state for (state,) in columns(bulk_update, "state")] == expected
     assert claimed == [f"conv_{n}" for n in range(4) if expected[n] == "running"]
+    put_off = bulk_update.items.exclude(not_before=None).values_list("conversation_id", flat=True)
+    assert set(put_off) == {"conv_3"}, "claimed is not put off any more"
 
 
 def test_waits_for_another__only_as_long_as_something_is_due() -> None:
