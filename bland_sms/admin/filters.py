@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db import connections
-from django.db.models import BooleanField, Exists, F, Func, OuterRef, QuerySet, Subquery
+from django.db.models import BooleanField, Exists, F, Func, OuterRef, QuerySet, Subquery, Value
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -100,7 +100,7 @@ class ChangeFilter(admin.SimpleListFilter):
             later = BulkUpdateItem.objects.filter(
                 conversation_id=OuterRef("conversation_id"), pk__gt=OuterRef("pk")
             ).exclude(state=BulkUpdateItem.State.CANCELLED)
-            return _named_by(failed.filter(~Exists(later)), queryset, at_most=failed)
+            return _named_by(failed.filter(~Exists(later)), queryset, is_dear=True)
         return queryset
 
 
@@ -204,7 +204,7 @@ def _named_by(
     rows: QuerySet[Any],
     conversations: QuerySet[Conversation],
     *,
-    at_most: QuerySet[Any] | None = None,
+    is_dear: bool = False,
     until: datetime | None = None,
 ) -> QuerySet[Conversation]:
     """The conversations that rows of another table name.
@@ -213,15 +213,20 @@ def _named_by(
     them: of the events of a month last winter that is a walk through all that came after.
 
     Args:
-        at_most: Rows that are counted faster, all of ``rows`` among them.
+        is_dear: Whether finding these rows takes about as long as finding their conversations:
+            then they are found once, and not again for the count and for the page.
         until: Where most of these conversations had their last activity by then, so that such a
             walk is short if not much came after.
     """
     ids = rows.order_by().values("conversation_id")
     if connections[conversations.db].vendor == "postgresql":
-        counted = rows if at_most is None else at_most
         most = MOST_IN_AN_ARRAY if until is None else MOST_INSTEAD_OF_A_WALK
-        number = counted.order_by()[: most + 1].count()
+        if is_dear:
+            found = list(ids.values_list("conversation_id", flat=True)[: most + 1])
+            if len(found) <= most:
+                named = conversations.filter(_IsNamed(F("pk"), Value(found)))
+                return named if found else conversations.none()
+        number = rows.order_by()[: most + 1].count()
         if not number:
             return conversations.none()
         if number <= most and not _are_fewer_after(until, number, conversations.db):
@@ -245,6 +250,16 @@ class _IsOneOf(Func):
 
     arg_joiner = " = ANY (ARRAY "
     template = "%(expressions)s)"
+    output_field = BooleanField()
+
+
+class _IsNamed(Func):
+    """The same of a list. As a bare list its length would show, and PostgreSQL would walk along
+    the conversations in the hope of a page of them: to the last one where a filter lets none pass.
+    """
+
+    template = "%(expressions)s::text[])))"
+    arg_joiner = " = ANY (ARRAY (SELECT unnest("
     output_field = BooleanField()
 
 
