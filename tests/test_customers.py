@@ -269,3 +269,16 @@ def test_search__on_columns_that_no_collation_bends() -> None:
         assert dict(cursor.fetchall()) == dict.fromkeys(
             ("id", "customer_key", "user_digits_reversed"), "C"
         )
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="no other database has them")
+@pytest.mark.django_db
+def test_columns_compared_byte_by_byte__have_no_second_index_for_like() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'bland_sms_conversation'")
+        assert [text for (text,) in cursor.fetchall() if "pattern_ops" in text] == []
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("EXPLAIN SELECT 1 FROM bland_sms_conversation WHERE id LIKE 'conv-1%'")
+        plan = " ".join(text for (text,) in cursor.fetchall())
+    assert "bland_sms_conversation_pkey" in plan
+    assert "Index Cond" in plan

@@ -19,6 +19,15 @@ class BytewiseCharField(models.CharField):  # type: ignore[type-arg]
 
     _collations = {"postgresql": "C", "mysql": "utf8mb4_bin"}
 
+    def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
+        """Django gives each unique ``varchar`` a second index for LIKE, of which PostgreSQL has no
+        use where text is compared byte by byte. It is not looked for under the type's long name.
+        """
+        name = super().db_type(connection)
+        if connection.vendor != "postgresql" or name is None:
+            return name
+        return name.replace("varchar", "character varying")
+
     def db_parameters(self, connection: BaseDatabaseWrapper) -> dict[str, Any]:
         parameters = super().db_parameters(connection)
         if connection.vendor in self._collations:
