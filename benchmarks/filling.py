@@ -25,6 +25,8 @@ from bland_sms.models import (
 
 DAYS = 395
 OUR_NUMBERS = 37
+OF_AN_UPDATE = 200
+"""Conversations from which an update takes every other one."""
 MOST_ROWS = 10_000_000
 """Ids have seven digits."""
 SCATTER = 7_654_321
@@ -130,33 +132,40 @@ def grow_others(begin: int, end: int, at: str) -> None:
 
 
 def grow_ledger(begin: int, end: int, at: str) -> None:
-    """Updates of 500 conversations each, over every other conversation; all of them finished."""
+    """Updates of 100 conversations each, over every other conversation; all of them finished.
+
+    One of each failed, of a conversation that timed out: with ten thousand conversations there is
+    a page of such updates, and of such conversations, as there is with a million.
+    """
     last = BulkUpdate.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-    counts = {**dict.fromkeys(BulkUpdateItem.State.values, 0), "changed": 495, "failed": 5}
+    first = begin - begin % OF_AN_UPDATE + OF_AN_UPDATE
+    update_id = f"({last} + n / {OF_AN_UPDATE} - {begin // OF_AN_UPDATE})"
+    failed = f"n % {OF_AN_UPDATE} = 60"
+    counts = {**dict.fromkeys(BulkUpdateItem.State.values, 0), "changed": 99, "failed": 1}
     update = {
-        "id": f"({last} + 1 + n / 1000 - {begin // 1000})",
+        "id": update_id,
         "is_active": "false",
         "status": "'finished'",
         "source": "'admin'",
         "requested_by_name": "'dana'",
-        "reason": "'reason ' || (n / 1000 % 20)",
+        "reason": f"'reason ' || (n / {OF_AN_UPDATE} % 20)",
         "counts_at_rest": f"'{json.dumps(counts)}'::jsonb",
         "created_at": moment(at),
         "started_at": moment(at),
         "finished_at": moment(f"({at} + 60)"),
     }
-    insert(BulkUpdate, update, begin - begin % 1000 + 1000, end, every=1000)
+    insert(BulkUpdate, update, first, end, every=OF_AN_UPDATE)
     item = {
-        "bulk_update_id": f"({last} + 1 + n / 1000 - {begin // 1000})",
+        "bulk_update_id": update_id,
         "conversation_id": scattered("n"),
-        "state": "CASE WHEN n % 200 = 0 THEN 'failed' ELSE 'changed' END",
-        "error_code": "CASE WHEN n % 200 = 0 THEN 'http_400' ELSE '' END",
-        "http_status": "CASE WHEN n % 200 = 0 THEN 400 ELSE 200 END",
+        "state": f"CASE WHEN {failed} THEN 'failed' ELSE 'changed' END",
+        "error_code": f"CASE WHEN {failed} THEN 'http_400' ELSE '' END",
+        "http_status": f"CASE WHEN {failed} THEN 400 ELSE 200 END",
         "previous_is_active": "true",
         "attempts": "1",
         "finished_at": moment(at),
     }
-    insert(BulkUpdateItem, item, begin - begin % 1000 + 1000, end, every=2)
+    insert(BulkUpdateItem, item, first, end, every=2)
     with connection.cursor() as cursor:
         table = BulkUpdate._meta.db_table
         cursor.execute(f"SELECT setval('{table}_id_seq', (SELECT max(id) FROM {table}))")

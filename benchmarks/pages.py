@@ -7,7 +7,8 @@ The first prints the statements and the time of each page at 100 rows and at tha
 there is one the time of the page that Django's ``ModelAdmin`` or DRF's ``ModelViewSet`` makes of
 the same rows without our help. The second, on PostgreSQL, lets the database fill itself with so
 many conversations, three messages and two events for each, and prints how much longer each page
-takes at the larger number. All of it in one run: the machine's own speed cancels out.
+takes at the larger number. A page of a list is as full with few conversations as with many, so
+that full pages are compared. All of it in one run: the machine's own speed cancels out.
 ``DATABASE_URL`` names another database than SQLite; it is used through a test database, made and
 dropped. Exits with 1 when the number of statements of a page depends on the number of rows, or
 when a page of the second kind takes twice as long with many.
