@@ -30,6 +30,7 @@ from bland_sms.payloads import ConversationPayload
 from bland_sms.sandbox import FakeBland
 from bland_sms.sandbox.account import DETAIL_ONLY
 from bland_sms.signals import standing_order_applied, standing_order_suspended
+from bland_sms.standing import applying
 from bland_sms.sync import refresh
 from bland_sms.updates import run
 
@@ -527,6 +528,231 @@ def test_standing__waits_in_an_update_of_staff(
     assert (item.state, item.error_code) == ("cancelled", "already_queued")
     run(theirs)
     assert patched(fake_bland) == ids
+
+
+# --- what is decided in the database alone --------------------------------------------------------
+
+HOUR = timedelta(hours=1)
+
+
+def mirrored(pk: str = "conv_1", number: str = CUSTOMER, **values: Any) -> Conversation:
+    """A row that is newer than any order, which no order was applied to."""
+    soon = timezone.now() + timedelta(minutes=1)
+    row = Conversation(pk=pk, user_number=number, is_active=True, updated_at=soon, **values)
+    row.derive()
+    row.save()
+    return row
+
+
+def applied(order: StandingOrder, *conversations: str, ago: timedelta = timedelta(0)) -> BulkUpdate:
+    """An update by which the order was applied to these, so long ago."""
+    moment = timezone.now() - ago
+    values = {"status": "finished", "source": "standing", "started_at": moment}
+    bulk_update = BulkUpdate.objects.create(is_active=False, **values)
+    OrderApplication.objects.bulk_create(
+        OrderApplication(
+            order=order,
+            bulk_update=bulk_update,
+            conversation_id=pk,
+            state_updated_at=moment,
+            applied_at=moment,
+        )
+        for pk in conversations
+    )
+    return bulk_update
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "renewed", "expected"),
+    [
+        ([0, 0], None, None),
+        ([0, 0, 0.9], None, {"number": 3, "hours": 1}),
+        ([0, 0, 1.1], None, None),
+        ([0] * 4, None, {"number": 4, "hours": 1}),
+        ([0] + [1.1] * 8, None, None),
+        ([0] + [1.1] * 8 + [23.9], None, {"number": 10, "hours": 24}),
+        ([0] + [1.1] * 8 + [24.1], None, None),
+        ([0, 0, 0.5], 0.4, None),
+        ([0, 0, 0.3], 0.4, {"number": 3, "hours": 1}),
+    ],
+)
+def test_limits__are_counted_in_updates_of_one_order(
+    hours_ago: list[float], renewed: float | None, expected: dict[str, int] | None
+) -> None:
+    order, other = order_for(), order_for("+15550107002")
+    renewed_at = None if renewed is None else timezone.now() - renewed * HOUR
+    StandingOrder.objects.filter(pk=order.pk).update(renewed_at=renewed_at)
+    for number, ago in enumerate(hours_ago):
+        ids = [f"c{number}_{place}" for place in range(3)]
+        bulk_update = applied(order, *ids, ago=ago * HOUR)
+        applied(other, f"d{number}")
+    assert bulk_update.order_applications.count() == 3
+    row = mirrored()
+
+    standing.look([row])
+
+    order.refresh_from_db()
+    assert (order.suspension.params or None) == expected
+    assert BulkUpdateItem.objects.filter(conversation=row).exists() is (expected is None)
+    assert StandingOrder.objects.get(pk=other.pk).state == "in_force", "it saw nothing new"
+
+
+@pytest.mark.parametrize(
+    ("limit", "renewed", "bulk_limit", "number", "is_suspended"),
+    [
+        (7, None, 100, 3, False),  # four within an hour, and three
+        (6, None, 100, 2, True),
+        (4, None, 100, 0, True),
+        (3, None, 100, 0, True),
+        (4, 0.4, 100, 3, False),  # one within an hour, since any was renewed
+        (3, 0.4, 100, 2, True),
+        (7, None, 2, 2, False),
+    ],
+)
+def test_limit_for_all__counts_conversations_of_an_hour(
+    limit: int,
+    renewed: float | None,
+    bulk_limit: int,
+    number: int,
+    is_suspended: bool,
+    set_bland: Callable[..., None],
+) -> None:
+    set_bland(STANDING_ORDERS_PER_HOUR=limit, BULK_LIMIT=bulk_limit)
+    orders = [order_for(f"+1555010700{n}") for n in range(3)]
+    applied(orders[0], "a", "b", "c", ago=0.5 * HOUR)
+    applied(orders[1], "d", ago=0.3 * HOUR)
+    applied(orders[1], "e", ago=1.1 * HOUR)
+    if renewed is not None:
+        moment = timezone.now() - renewed * HOUR
+        StandingOrder.objects.filter(pk=orders[2].pk).update(renewed_at=moment)
+    rows = [mirrored(f"conv_{n}", f"+1555010700{n}") for n in range(3)]
+
+    standing.look(rows)
+
+    assert BulkUpdateItem.objects.count() == number
+    codes = set(StandingOrder.objects.values_list("suspended_code", flat=True))
+    assert codes == {"orders_too_often" if is_suspended else ""}
+    moments = set(StandingOrder.objects.values_list("suspended_at", flat=True))
+    assert (moments != {None}) is is_suspended
+
+
+@pytest.mark.parametrize(
+    ("item", "bulk_update", "is_left", "code"),
+    [
+        ({}, {}, True, "already_queued"),  # nobody carries it out
+        ({}, {"source": "standing"}, False, ""),
+        ({}, {"dispatched_at": timezone.now}, False, ""),
+        ({"state": "running", "claimed_conversation": "conv_1"}, {}, False, ""),
+        (
+            {"state": "running", "claimed_conversation": "conv_1"},
+            {"status": "cancelled", "dispatched_at": timezone.now},
+            True,
+            "",
+        ),
+        ({"state": "changed"}, {"dispatched_at": timezone.now}, True, ""),
+        ({}, {"dispatched_at": timezone.now, "is_active": True}, True, "superseded"),
+        ({"conversation_id": "x"}, {"dispatched_at": timezone.now}, True, ""),
+    ],
+    ids=str,
+)
+def test_look__not_what_is_about_to_be_deactivated(
+    item: dict[str, Any], bulk_update: dict[str, Any], is_left: bool, code: str
+) -> None:
+    order, row = order_for(), mirrored()
+    values = {k: v() if callable(v) else v for k, v in bulk_update.items()}
+    plain = {"is_active": False, "status": "running", "source": "admin"}
+    theirs = BulkUpdate.objects.create(started_at=timezone.now(), **{**plain, **values})
+    item = {"conversation_id": row.pk, "state": "waiting", **item}
+    theirs.items.create(**item)
+
+    standing.look([row])
+
+    assert order.applications.exists() is is_left
+    told = theirs.items.values_list("state", "error_code").get()
+    assert told == ("cancelled" if code else item["state"], code)
+    theirs.refresh_from_db()
+    assert theirs.status == ("finished" if code else values.get("status", "running"))
+
+
+def test_look__a_state_that_was_acted_on_is_left_alone_by_all_of_its_orders() -> None:
+    first, second = order_for(agent_number=OURS), order_for()
+    row = mirrored(agent_number=OURS)
+    done = applied(second, row.pk)
+    OrderApplication.objects.update(state_updated_at=row.updated_at)
+
+    standing.look([row])
+    assert set(OrderApplication.objects.values_list("bulk_update", flat=True)) == {done.pk}
+
+    row.updated_at += timedelta(milliseconds=1)
+    row.save()
+    standing.look([row])
+    assert (first.applications.count(), second.applications.count()) == (1, 1)
+
+
+def test_look__update_names_whose_orders_they_are(
+    staff: AbstractUser, django_user_model: Any
+) -> None:
+    boss = django_user_model.objects.create_superuser("boss")
+    authors = {"+15550107000": staff, "+15550107001": staff, "+15550107002": boss}
+    for number, author in authors.items():
+        order_for(number, reason=number[-1] * 150, requested_by=author, source="admin")
+    rows = {number: mirrored(number[1:], number) for number in authors}
+
+    standing.look([rows["+15550107000"], rows["+15550107001"]])
+    one = BulkUpdate.objects.get()
+    assert (one.requested_by, one.requested_by_name) == (staff, "dana")
+    assert one.reason == ("0" * 150 + "; " + "1" * 150)[:200]
+    assert (one.source, one.is_active, one.status) == ("standing", False, "queued")
+    for row in rows.values():
+        row.updated_at += timedelta(seconds=1)
+        row.save()
+    BulkUpdateItem.objects.update(state="changed", finished_at=timezone.now())
+    standing.look(list(rows.values()))
+    two = BulkUpdate.objects.exclude(pk=one.pk).get()
+    assert (two.requested_by, two.requested_by_name) == (None, "dana, boss")
+    orders = StandingOrder.objects.order_by("pk")
+    assert list(orders.values_list("applied_count", flat=True)) == [2, 2, 1]
+    [moment] = set(two.order_applications.values_list("applied_at", flat=True))
+    assert set(orders.values_list("last_applied_at", flat=True)) == {moment}
+    names = ("order__customer_key", "conversation_id", "state_updated_at")
+    expected = {(row.customer_key, row.pk, row.updated_at) for row in rows.values()}
+    assert set(two.order_applications.values_list(*names)) == expected
+
+
+def test_catch_up__all_that_was_active_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In portions, of which the last may be full."""
+    monkeypatch.setattr(applying, "ROWS_PER_STATEMENT", 2)
+    assert standing.catch_up() == 0, "there is no order"
+    numbers = [f"+1555010700{n}" for n in range(5)]
+    for number in numbers:
+        order_for(number)
+    StandingOrder.objects.update(starts_at=timezone.now() - 9 * HOUR)
+    for number in numbers:
+        mirrored(number[1:], number)
+    mirrored("5_no_customer", "")
+    Conversation.objects.filter(pk="15550107001").update(updated_at=timezone.now() - 1.9 * HOUR)
+    Conversation.objects.filter(pk="15550107002").update(updated_at=timezone.now() - 2.1 * HOUR)
+    Conversation.objects.filter(pk="15550107003").update(is_active=False)
+
+    assert standing.catch_up() == 3
+    found = BulkUpdateItem.objects.order_by("conversation").values_list("conversation", flat=True)
+    assert list(found) == ["15550107000", "15550107001", "15550107004"]
+    assert standing.catch_up() == 0
+
+
+def test_carry_out_waiting__as_long_as_there_is_time(fake_bland: FakeBland) -> None:
+    order_for()
+    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    refresh(new)
+
+    standing.carry_out_waiting(0)
+    assert patched(fake_bland) == []
+    BulkUpdate.objects.update(dispatched_at=timezone.now())
+    standing.carry_out_waiting(30)
+    assert patched(fake_bland) == [], "a worker has it"
+    BulkUpdate.objects.update(dispatched_at=None)
+    standing.carry_out_waiting(30)
+    assert patched(fake_bland) == [new]
 
 
 # --- a person who was forgotten -------------------------------------------------------------------
