@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,8 @@ from django.test.utils import CaptureQueriesContext
 
 from bland_sms.models import AccountPace
 from bland_sms.pacing import Allowance, Pacer, may_share
-from bland_sms.pacing.account import Account
+from bland_sms.pacing.account import TICK_SECONDS, Account
+from bland_sms.pacing.pacer import FEW_CALLS, JOIN_SECONDS
 from bland_sms.pacing.shares import LEAST_SHARE, LIVE_SECONDS, Share, State, fair, take
 
 pytestmark = pytest.mark.django_db
@@ -133,6 +135,24 @@ def test_pacer__two_calls_take_no_share(monkeypatch: pytest.MonkeyPatch) -> None
     assert not joined
     pacer.wait(Allowance())
     assert joined
+
+
+def test_pacer__who_has_just_come_looks_often_and_who_is_done_gives_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several that begin together: the first takes all, and the others wait until it looks."""
+    monkeypatch.setattr(Account, "join", lambda account: True)
+    pacer, now = Pacer(1000, may_share=True), time.monotonic()
+    for _ in range(FEW_CALLS):
+        pacer.wait(Allowance())
+    alone = State(shares={"ours": Share(taken=1.0, wanted=1.0, answered=0, at=0.0)})
+    assert pacer.is_in_hurry(alone, "ours")
+    assert pacer.is_busy()
+
+    later = now + 60 + max(JOIN_SECONDS, TICK_SECONDS)  # a slow machine took its time
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert not pacer.is_in_hurry(alone, "ours")
+    assert not pacer.is_busy()
 
 
 def test_pacer__without_the_database_it_has_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 
-from .account import Account
+from .account import TICK_SECONDS, Account
 from .allowance import Allowance
 from .rate import START_RATE, TOP_RATE, Rate
 from .shares import ROOM_TO_GROW, Share, State, neediest, take
@@ -22,7 +22,8 @@ WINDOW_MARGIN_SECONDS = 0.02
 FEW_CALLS, SPELL_SECONDS = 3, 2.0
 """A process that asks more rarely than this takes no share: one click costs no statement."""
 JOIN_SECONDS = 1.0
-"""How long a process goes slowly until it has its first share; it may be that none comes."""
+"""How long a process goes slowly until it has its first share; it may be that none comes. And how
+long it looks often from then on, since who comes first takes all, and others come with it."""
 
 
 class Pacer:
@@ -49,6 +50,7 @@ class Pacer:
         self._account = Account(self)
         self._arrived: deque[float] = deque(maxlen=FEW_CALLS)
         self._joining_until = -math.inf
+        self._joined_at = -math.inf
         self._looked_at = -math.inf
         self._calls = self._late_calls = 0
         """Since ``wanted()`` was called: those that were let through, and who of them waited."""
@@ -151,7 +153,7 @@ class Pacer:
         self._arrived.append(now)
         is_busy = len(self._arrived) == FEW_CALLS and now - self._arrived[0] < SPELL_SECONDS
         if is_busy and self._account.join():
-            self._joining_until = now + JOIN_SECONDS
+            self._joining_until, self._joined_at = now + JOIN_SECONDS, now
 
     def wanted(self) -> float:
         """Which part of the account's rate it could use, by what it asked for since the last time;
@@ -165,8 +167,9 @@ class Pacer:
             return min(1.0, (1 + calls / seconds) * ROOM_TO_GROW / self._whole)
 
     def is_busy(self) -> bool:
-        """Whether something was asked since ``wanted()`` was called."""
-        return self._calls > 0 or self._turnstile.locked()
+        """Whether something was asked a moment ago, or waits to be."""
+        is_idle = time.monotonic() - self._arrived[-1] > TICK_SECONDS
+        return not is_idle or self._turnstile.locked()
 
     def propose(self, state: State, name: str, wanted: float, at: float) -> State:
         """The account with our share taken anew, and with what we know of its rate.
@@ -202,7 +205,10 @@ class Pacer:
             self._bucket.per_second = self.rate
 
     def is_in_hurry(self, state: State, name: str) -> bool:
-        """Whether the others have yet to hear of us, or the limit is not found yet."""
+        """Whether the others have yet to hear of us, or we of them, or the limit is not found
+        yet."""
+        if time.monotonic() - self._joined_at < JOIN_SECONDS:
+            return True
         count, ours = len(state.shares), state.shares[name]
         is_small = ours.taken < min(ours.wanted, 0.9 / count)
         return count > 1 and (is_small or (self._limit is None and not self._rate.known.limit))
