@@ -244,6 +244,8 @@ def _find_people(text: str) -> Iterator[Found]:
 
 def clean_text(text: str, max_length: int = MAX_LONG_TEXT) -> str:
     """Storable on every database: no NUL, no lone surrogates, cut to length."""
+    if len(text) <= max_length and text.isascii() and "\x00" not in text:
+        return text  # as most texts
     text = text[: max_length * 2].replace("\x00", "")
     try:
         text.encode("utf-8")

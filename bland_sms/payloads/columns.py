@@ -17,9 +17,7 @@ def text_of(max_length: int) -> Callable[[object, datetime], str | Absent]:
 
 
 def code_of(max_length: int) -> Callable[[object, datetime], str | Absent]:
-    return lambda value, latest: (
-        ABSENT if read_text(value, 1) is ABSENT else read_code(value, max_length)
-    )
+    return lambda value, latest: read_code(value, max_length)
 
 
 def read_columns(
@@ -34,6 +32,13 @@ def read_columns(
     for column, (names, read) in readers.items():
         present = [name for name in names if name in unread]
         if not present:
+            continue
+        if len(present) == 1:  # as nearly always
+            value = unread.pop(present[0])
+            if (one := read(value, latest)) is not ABSENT:
+                told[column] = one
+            elif value is not None:
+                unread[present[0]] = value
             continue
         is_null, is_empty = True, False
         for name in present:

@@ -81,6 +81,9 @@ class ConversationPayload:
 
     def facts(self) -> dict[str, Any]:
         """The columns that this answer told, without state and transcript."""
+        if self.unread is not None:
+            told, extra = _read_facts(*self.unread)
+            return {**told, "extra": extra}
         told = {name: getattr(self, name) for name in FACT_COLUMNS}
         return {name: value for name, value in told.items() if value is not ABSENT}
 

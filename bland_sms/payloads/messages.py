@@ -10,7 +10,7 @@ from typing import Any
 
 from ..words import MAX_LONG_TEXT
 from .columns import Readers, code_of, read_columns, text_of
-from .values import ABSENT, Absent, clean_json, read_text, read_time, told_text
+from .values import ABSENT, Absent, clean_json, read_code, read_text, read_time, told_text
 
 MAX_MESSAGES = 10_000
 """Of one conversation that are kept: the newest."""
@@ -18,7 +18,7 @@ MESSAGES_LEFT_OUT = "messages_left_out"
 """The key in the ``extra`` of the oldest kept message: how many older ones are not kept."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # frozen, it would take twice as long to read one
 class MessagePayload:
     """One message of a transcript as Bland reports it."""
 
@@ -43,14 +43,16 @@ class MessagePayload:
         cls,
         data: Any,
         *,
+        name: str,
         position: int,
         latest: datetime,
-        occurrence: int = 0,
-        numbers: Container[object] = (),
+        occurrence: int,
+        numbers: Container[object],
     ) -> MessagePayload:
         """Read one message; what is not an object is kept as its text, or in ``extra``.
 
         Args:
+            name: Its :func:`message_id`.
             position: Its place in the transcript, which names a message that Bland sent without id.
             numbers: Those of the conversation, which ``from`` and ``to`` only repeat.
         """
@@ -58,7 +60,6 @@ class MessagePayload:
             is_text = read_text(data, 1) is not ABSENT
             data = {"message" if is_text else "value": data}
         told, unread = read_columns(data, _MESSAGE_READERS, latest)
-        name = message_id(data)
         if name or not unread.get("id"):
             unread.pop("id", None)
         kept = {
@@ -80,7 +81,7 @@ def message_id(data: Any) -> str:
 
 
 def _sender(value: object, latest: datetime) -> str | Absent:
-    text = code_of(32)(value, latest)
+    text = read_code(value, 32)
     return ABSENT if text is ABSENT else text.upper()[:32]
 
 
@@ -109,6 +110,7 @@ def read_messages(
         name = message_id(data)
         message = MessagePayload.from_json(
             data,
+            name=name,
             position=position,
             latest=latest,
             occurrence=seen[name] if name else 0,
