@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 from ..database import batches
 from ..models import ConversationEvent, UncountedDay
 from ..models.event import day_of
 from .history import Event, History, microseconds, moment_of
-from .inserting import insert, new_unsaved
+from .inserting import insert
 from .merge import Merge
 
 
@@ -44,10 +45,11 @@ class Happenings:
         if self._gone:
             self._delete(alias)
         # A row inserted by hand is no reason to lose the page.
-        insert([_row(pk, event) for pk, event in self._new], alias, unless_there=True)
+        new = [_columns(pk, event) for pk, event in self._new]
+        insert(ConversationEvent, new, alias, unless_there=True)
         moments = [event.at for _, event in self._new] + [at for *_, at in self._gone]
         self._days.update(day_of(moment_of(at)) for at in moments)
-        insert([UncountedDay(day=day) for day in sorted(self._days)], alias)
+        insert(UncountedDay, [{"day": day} for day in sorted(self._days)], alias)
 
     def _delete(self, alias: str) -> None:
         """Those that an answer that came late has moved, or explained in another way."""
@@ -63,16 +65,13 @@ class Happenings:
             events.filter(pk__in=some).delete()
 
 
-def _row(pk: str, event: Event) -> ConversationEvent:
-    return new_unsaved(
-        ConversationEvent,
-        {
-            "conversation_id": pk,
-            "kind": str(event.kind),
-            "at": moment_of(event.at),
-            "observed_at": moment_of(event.first[0]),
-            "source": event.first[1],
-            "from_status": event.from_status,
-            "to_status": event.to_status,
-        },
-    )
+def _columns(pk: str, event: Event) -> dict[str, Any]:
+    return {
+        "conversation_id": pk,
+        "kind": str(event.kind),
+        "at": moment_of(event.at),
+        "observed_at": moment_of(event.first[0]),
+        "source": event.first[1],
+        "from_status": event.from_status,
+        "to_status": event.to_status,
+    }

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..models import ConversationEvent
 from ..models.conversation import Status
-from ..payloads import ABSENT, EPOCH, ConversationPayload
+from ..payloads import EPOCH
 
 Kind = ConversationEvent.Kind
 First = tuple[int, int]
@@ -32,28 +32,30 @@ CLOCKS_DIFFER = 1_000_000
 TOLD_NO_HANDOFF, TOLD_END, TOLD_NO_END = 1, 2, 4
 _TIMES = (Kind.HANDED_OFF, Kind.TIMED_OUT, Kind.ASKED_TO_STOP)
 """Events whose own times Bland tells."""
-_AFTER = {
-    Kind.STARTED: Status.ACTIVE,
-    Kind.REACTIVATED: Status.ACTIVE,
-    Kind.HANDED_OFF: Status.HANDED_OFF,
-    Kind.TAKEN_BACK: Status.ACTIVE,
-    Kind.TIMED_OUT: Status.TIMED_OUT,
-    Kind.COMPLETED: Status.COMPLETED,
-    Kind.DEACTIVATED: Status.INACTIVE,
+_AFTER: dict[str, str] = {
+    Kind.STARTED: Status.ACTIVE.value,
+    Kind.REACTIVATED: Status.ACTIVE.value,
+    Kind.HANDED_OFF: Status.HANDED_OFF.value,
+    Kind.TAKEN_BACK: Status.ACTIVE.value,
+    Kind.TIMED_OUT: Status.TIMED_OUT.value,
+    Kind.COMPLETED: Status.COMPLETED.value,
+    Kind.DEACTIVATED: Status.INACTIVE.value,
 }
-_ORDER = {kind: place for place, kind in enumerate(Kind)}
+_ORDER: dict[str, int] = {kind: place for place, kind in enumerate(Kind)}
+
+
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    return (moment - EPOCH) // _MICROSECOND
 
 
 def moment_of(number: int) -> datetime:
     return EPOCH + timedelta(microseconds=number)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event of a conversation."""
 
     kind: str
@@ -173,19 +175,19 @@ class History:
             version.told |= told
             self.changed = True
 
-    def tell_facts(self, payload: ConversationPayload, first: First) -> int:
+    def tell_facts(self, facts: dict[str, Any], first: First) -> int:
         """Times that an answer gives; returns what else it says of its version."""
         told = 0
-        if isinstance(payload.created_at, datetime):
-            self.tell_start(payload.created_at, first)
-        if isinstance(payload.timed_out_at, datetime):
-            self.tell(Kind.TIMED_OUT, payload.timed_out_at, first)
-        if isinstance(payload.human_handoff_at, datetime):
-            self.tell(Kind.HANDED_OFF, payload.human_handoff_at, first)
-        elif payload.human_handoff_at is None:
+        if facts.get("created_at"):
+            self.tell_start(facts["created_at"], first)
+        if facts.get("timed_out_at"):
+            self.tell(Kind.TIMED_OUT, facts["timed_out_at"], first)
+        if facts.get("human_handoff_at"):
+            self.tell(Kind.HANDED_OFF, facts["human_handoff_at"], first)
+        elif "human_handoff_at" in facts:
             told |= TOLD_NO_HANDOFF
-        if payload.ended_by_end_call_node is not ABSENT:
-            told |= TOLD_END if payload.ended_by_end_call_node else TOLD_NO_END
+        if "ended_by_end_call_node" in facts:
+            told |= TOLD_END if facts["ended_by_end_call_node"] else TOLD_NO_END
         return told
 
     def current(self, updated_at: datetime, is_active: bool, age: First) -> None:
@@ -200,14 +202,12 @@ class History:
 
     def events(self) -> dict[tuple[str, int], Event]:
         """The events after whatever is settled, by kind and time."""
-        found = sorted(
-            ((at, _ORDER[Kind(kind)], kind, first) for kind, at, first in self._found()),
-        )
-        status: str = self.settled or ""
+        found = sorted((at, _ORDER[kind], kind, first) for kind, at, first in self._found())
+        status = self.settled or ""
         events: dict[tuple[str, int], Event] = {}
         for at, _, kind, first in found:
-            after = _AFTER.get(Kind(kind), status or Status.ACTIVE)
-            events.setdefault((kind, at), Event(kind, at, first, str(status), str(after)))
+            after = _AFTER.get(kind, status or Status.ACTIVE.value)
+            events.setdefault((kind, at), Event(kind, at, first, status, after))
             status = after
         return events
 
@@ -216,9 +216,9 @@ class History:
         for times in self.times.values():
             for at in sorted(times)[:-MAX_TIMES]:
                 del times[at]
-        surplus = self._in_order()[:-MAX_VERSIONS]
-        if not surplus:
+        if len(self.versions) <= MAX_VERSIONS:
             return
+        surplus = self._in_order()[:-MAX_VERSIONS]
         # The oldest that stays tells the state from then on, and no event itself.
         oldest = self._in_order()[-MAX_VERSIONS].updated_at
         before = [event for event in self.events().values() if event.at <= oldest]
@@ -282,6 +282,8 @@ class History:
 
     def _taken_back(self, settled: int) -> Iterator[tuple[str, int, First]]:
         """A hand-off ends with the first version that tells of none, if it still is active."""
+        if not self.times[Kind.HANDED_OFF]:
+            return
         versions = [version for version in self._in_order() if version.told & TOLD_NO_HANDOFF]
         for at in sorted(self.times[Kind.HANDED_OFF]):
             after = next((version for version in versions if version.updated_at >= at), None)

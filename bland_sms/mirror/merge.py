@@ -53,6 +53,7 @@ MESSAGE_COLUMNS = (
     "attachments",
     "extra",
 )
+_TOLD_OF_MESSAGES = MESSAGE_COLUMNS[1:]
 
 
 class Effect(enum.Enum):
@@ -117,38 +118,37 @@ class Merge:
         if payload.is_active is not None:
             self.exists = True
             self._take_state(payload, payload.is_active, observed_at, source)
-        told = 0
+        told, facts = 0, {}
         first = (microseconds(observed_at), int(source))
         if isinstance(payload, ConversationPayload) and self.row.erased_at is None:
-            self._take_facts(payload, observed_at, source)
+            facts = payload.facts()
+            self._take_facts(payload.updated_at, facts, observed_at, source)
             self._take_messages(payload, observed_at)
             if payload.updated_at is not None:
-                told = self.history.tell_facts(payload, first)
+                told = self.history.tell_facts(facts, first)
             self._tell_requests_to_stop(payload, first)
         if payload.updated_at is not None:
             self.history.tell_version(payload.updated_at, payload.is_active, first, told)
         self._recall_state()
-        self._note_listed(payload)
+        self._note_listed(payload, facts)
 
-    def _note_listed(self, payload: Payload) -> None:
+    def _note_listed(self, payload: Payload, facts: dict[str, Any]) -> None:
         """Remember the fingerprint of a row of the list for as long as this row agrees with it."""
         fingerprint = payload.fingerprint if isinstance(payload, ConversationPayload) else ""
-        if fingerprint and (self.is_copy or self._agrees(payload)):
+        if fingerprint and (self.is_copy or self._agrees(payload, facts)):
             self._age("listed", fingerprint)
         elif self.breaks_listed:
             self._age("listed", "")
 
-    def _agrees(self, payload: Payload) -> bool:
+    def _agrees(self, payload: Payload, facts: dict[str, Any]) -> bool:
         """Whether telling it again, however late, would change nothing."""
-        assert isinstance(payload, ConversationPayload), "only a list's rows have fingerprints"
         row = self.row
         if row.erased_at is not None or row.is_active is not payload.is_active:
             return False
-        told = payload.facts()
-        extra, values = told.pop("extra"), row.__dict__
+        extra, values = facts["extra"], row.__dict__
         return (
             row.updated_at == payload.updated_at
-            and all(values[name] == value for name, value in told.items())
+            and all(values[name] == value for name, value in facts.items() if name != "extra")
             and all(key in row.extra and row.extra[key] == extra[key] for key in extra)
         )
 
@@ -222,6 +222,10 @@ class Merge:
     ) -> None:
         row = self.row
         updated_at = row.updated_at if payload.updated_at is None else payload.updated_at
+        if self.is_new and row.observed_from == Source.NONE:
+            row.is_active, row.updated_at = is_active, updated_at
+            row.observed_at, row.observed_from = observed_at, source
+            return
         told = (updated_at, observed_at, source, is_active)
         observed = self._believed(row.observed_at)
         known = (row.updated_at, observed, row.observed_from, row.is_active)
@@ -235,21 +239,24 @@ class Merge:
         self._age("observed_from", source)
 
     def _take_facts(
-        self, payload: ConversationPayload, observed_at: datetime, source: Source
+        self,
+        updated_at: datetime | None,
+        told_facts: dict[str, Any],
+        observed_at: datetime,
+        source: Source,
     ) -> None:
         row = self.row
-        if self.is_new and row.facts_observed_from == Source.NONE and payload.updated_at:
-            self._take_first_facts(payload, (payload.updated_at, observed_at, source))
+        if self.is_new and row.facts_observed_from == Source.NONE and updated_at:
+            self._take_first_facts(told_facts, (updated_at, observed_at, source))
             return
         observed = self._believed(row.facts_observed_at)
         known_age: Age = (row.facts_updated_at, observed, row.facts_observed_from)
-        updated_at = payload.updated_at or row.facts_updated_at
-        told_age: Age = (updated_at, observed_at, source)
-        if told_age > known_age and self._are_known(payload.facts()):
+        told_age: Age = (updated_at or row.facts_updated_at, observed_at, source)
+        if told_age > known_age and self._are_known(told_facts):
             self._set_facts_age(told_age)
             return
         newest = max(known_age, told_age)
-        facts, told = _facts_of(row), _flat(payload.facts())
+        facts, told = _facts_of(row), _flat(told_facts)
         ages = {name: self._read_age(age) for name, age in row.older_facts.items()}
         older: dict[str, Any] = {}
         for name in {*facts, *told}:
@@ -297,13 +304,11 @@ class Merge:
             and all(values[name] == value for name, value in told.items())
         )
 
-    def _take_first_facts(self, payload: ConversationPayload, age: Age) -> None:
+    def _take_first_facts(self, told: dict[str, Any], age: Age) -> None:
         """The same where nothing was told before: there is nothing to compare."""
-        row, told = self.row, payload.facts()
-        row.__dict__.update(told)
+        row = self.row
+        row.__dict__.update(told, **dict(zip(FACTS_AGE, age, strict=True)))
         row.older_facts = {name: None for name in PLAIN_FACTS if name not in told}
-        self._set_facts_age(age)
-        self.changed.update(told)
         self.is_copy = (row.updated_at, row.observed_at, row.observed_from) == age
 
     def _take_messages(self, payload: ConversationPayload, observed_at: datetime) -> None:
@@ -341,8 +346,8 @@ def _is_newer(told_age: Age, told: Any, known_age: Age, known: Any) -> bool:
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:
     """Facts by name, the keys of ``extra`` each on its own."""
-    extra = facts.pop("extra", {})
-    return {**facts, **{f"extra.{key}": value for key, value in extra.items()}}
+    flat = {f"extra.{key}": value for key, value in facts.get("extra", {}).items()}
+    return {**flat, **{name: value for name, value in facts.items() if name != "extra"}}
 
 
 def _facts_of(row: Conversation) -> dict[str, Any]:
@@ -354,11 +359,11 @@ def _write_age(age: Age) -> list[Any] | None:
 
 
 def message_values(payload: MessagePayload) -> dict[str, Any]:
-    return {name: getattr(payload, name) for name in MESSAGE_COLUMNS if name != "position"}
+    return {name: getattr(payload, name) for name in _TOLD_OF_MESSAGES}
 
 
 def message_payload(message: Message) -> MessagePayload:
-    values = {name: getattr(message, name) for name in MESSAGE_COLUMNS if name != "position"}
+    values = {name: getattr(message, name) for name in _TOLD_OF_MESSAGES}
     return MessagePayload(bland_id=message.bland_id, occurrence=message.occurrence, **values)
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from django.db import connections
+from django.db.models.base import ModelState
 from django.utils import timezone
 
 from ..database import ROWS_PER_STATEMENT, batches
 from ..models import Conversation, Message
-from ..payloads import FACT_COLUMNS, ConversationPayload, MessagePayload
+from ..payloads import FACT_COLUMNS, ConversationPayload
 from .events import Happenings
-from .inserting import insert, new_unsaved
+from .inserting import insert
 from .merge import MESSAGE_COLUMNS, PLAIN_FACTS, Merge, Payload, message_values
 
 _AGE_COLUMNS = ("observed_at", "observed_from", "facts_observed_at", "facts_observed_from")
@@ -43,7 +45,8 @@ ALL_COLUMNS = (
 def new_row(conversation_id: str) -> Conversation:
     # No fact was told yet: at first every column's age is "never". Copied from a blank row, since
     # a model's __init__ would be a quarter of the time of a first copy.
-    row = new_unsaved(Conversation, {**_blank_columns(), "id": conversation_id})
+    row = Conversation.__new__(Conversation)
+    row.__dict__.update(_blank_columns(), id=conversation_id, _state=ModelState())
     row.extra, row.event_history = {}, {}
     row.older_facts = dict.fromkeys(PLAIN_FACTS)
     return row
@@ -96,18 +99,18 @@ def write(merges: dict[str, Merge], alias: str, *, state_only: bool) -> None:
             merge.row.derive()
         if merge.is_new:
             if merge.exists:
-                new.append(merge.row)
+                new.append(vars(merge.row))
         elif merge.changed or merge.history.changed or not merge.touched <= set(_AGE_COLUMNS):
-            changed.append(merge.row)
+            changed.append(vars(merge.row))
         elif merge.touched:
             fresh.append(merge.row)
     # In one order, as they are locked: two processes with the same new rows in another order
     # would each wait for what the other one has inserted.
-    insert(sorted(new, key=lambda row: row.pk), alias)
+    insert(Conversation, sorted(new, key=itemgetter("id")), alias)
     if changed:
         # An upsert costs a third of bulk_update. All columns come from memory: the rows are
         # locked, so nothing came in between, and none of them can be gone.
-        insert(changed, alias, replacing=STATE_COLUMNS if state_only else ALL_COLUMNS)
+        insert(Conversation, changed, alias, replacing=STATE_COLUMNS if state_only else ALL_COLUMNS)
     _touch(fresh, alias)
     happenings.write(alias)
     told = [merge for merge in merges.values() if merge.messages is not None and merge.exists]
@@ -137,7 +140,7 @@ def _write_messages(merges: Sequence[Merge], alias: str) -> None:
             thread = stored[message.conversation_id]
             thread[message.bland_id, message.occurrence] = message
     gone: list[int] = []
-    new: list[Message] = []
+    new: list[dict[str, Any]] = []
     changed: list[Message] = []
     for merge in merges:
         thread, before = stored[merge.row.pk], len(gone) + len(new) + len(changed)
@@ -145,7 +148,8 @@ def _write_messages(merges: Sequence[Merge], alias: str) -> None:
             values = {**message_values(payload), "position": position}
             key = (payload.bland_id, payload.occurrence)
             if key not in thread:
-                new.append(_new_message(merge.row.pk, payload, values))
+                values.update(bland_id=key[0], occurrence=key[1], conversation_id=merge.row.pk)
+                new.append(values)
                 continue
             message = thread.pop(key)
             if any(message.__dict__[name] != value for name, value in values.items()):
@@ -156,11 +160,6 @@ def _write_messages(merges: Sequence[Merge], alias: str) -> None:
             merge.changed.add("messages")
     for some in batches(gone):
         manager.filter(pk__in=some).delete()
-    insert(new, alias)
+    insert(Message, new, alias)
     if changed:
         manager.bulk_update(changed, MESSAGE_COLUMNS, batch_size=ROWS_PER_STATEMENT)
-
-
-def _new_message(pk: str, payload: MessagePayload, values: dict[str, Any]) -> Message:
-    identity = {"bland_id": payload.bland_id, "occurrence": payload.occurrence}
-    return new_unsaved(Message, {**values, **identity, "conversation_id": pk})

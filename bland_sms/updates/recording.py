@@ -156,10 +156,7 @@ def _write_history(bulk_update: BulkUpdate, changed: Sequence[str]) -> None:
         "action_flag": CHANGE,
         "change_message": json.dumps(history_entry(code, number=bulk_update.pk)),
     }
-    entries = []
-    for pk in changed:  # as log_actions() writes them, in a tenth of its time
-        entry = LogEntry.__new__(LogEntry)
-        # By id alone: "Recent actions" shows an entry to its author whatever they may see now.
-        entry.__dict__.update(common, object_id=pk, object_repr=str(new_row(pk)))
-        entries.append(entry)
-    insert(entries, alias)
+    # As log_actions() writes them, in a tenth of its time. By id alone: "Recent actions" shows an
+    # entry to its author whatever they may see now.
+    entries = [{**common, "object_id": pk, "object_repr": str(new_row(pk))} for pk in changed]
+    insert(LogEntry, entries, alias)
