@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 
 from django.db import IntegrityError
 from django.db.models import Q
@@ -17,6 +18,7 @@ from ..database import after_commit, using, write_transaction
 from ..models import Conversation
 from ..payloads import UpdatePayload
 from ..signals import announce, conversation_changed, conversation_created
+from ..stop_words import stop_words
 from .merge import Applied, Effect, Merge, Payload
 from .rows import listed, locked_rows, new_row, write
 from .watching import watchers
@@ -118,11 +120,12 @@ def _apply(
 ) -> dict[str, Applied]:
     ids = sorted({str(payload.id) for payload in payloads})
     rows, now = locked_rows(ids, alias), timezone.now()
-    merges = {row.pk: Merge(row, is_new=False, now=now) for row in rows}
+    words = cache(stop_words)
+    merges = {row.pk: Merge(row, is_new=False, now=now, words=words) for row in rows}
     for payload in payloads:
         pk = str(payload.id)
         if pk not in merges:
-            merges[pk] = Merge(new_row(pk), is_new=True, now=now)
+            merges[pk] = Merge(new_row(pk), is_new=True, now=now, words=words)
         if merges[pk].exists or creatable is None or pk in creatable:
             merges[pk].take(payload, settle=settle)
     write(merges, alias, state_only=all(isinstance(p, UpdatePayload) for p in payloads))

@@ -88,10 +88,14 @@ def _adapt(lines: Iterable[list[Any]], fields: Sequence[Any], connection: Any) -
         if isinstance(field, DateTimeField):
             adapters.append((place, of_times))
         elif isinstance(field, JSONField):
-            adapters.append((place, json.dumps))
+            adapters.append((place, _json))
         elif isinstance(field, SmallIntegerField):
             adapters.append((place, int))
     for line in lines:
         for place, adapt in adapters:
             if line[place] is not None:
                 line[place] = adapt(line[place])
+
+
+def _json(value: Any) -> str:
+    return "{}" if value == {} else json.dumps(value)  # as most of them

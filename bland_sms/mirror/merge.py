@@ -13,7 +13,7 @@ never, so it holds up nothing that Bland tells from now on.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -84,9 +84,17 @@ class Applied:
 class Merge:
     """One row and what its payloads make of it."""
 
-    def __init__(self, row: Conversation, *, is_new: bool, now: datetime) -> None:
+    def __init__(
+        self,
+        row: Conversation,
+        *,
+        is_new: bool,
+        now: datetime,
+        words: Callable[[], frozenset[str]] = stop_words,
+    ) -> None:
         self.row = row
         self.now = now
+        self.words = words
         self.is_new = is_new
         self.previous_is_active = None if is_new else row.is_active
         self.changed: set[str] = set()
@@ -155,7 +163,7 @@ class Merge:
     def _tell_requests_to_stop(self, payload: ConversationPayload, first: First) -> None:
         if not payload.messages:
             return
-        words = stop_words()
+        words = self.words()
         for message in payload.messages:
             is_theirs = message.sender == CUSTOMER and asks_to_stop(message.text, words)
             if is_theirs and isinstance(message.created_at, datetime):
