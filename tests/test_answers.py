@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bland_sms.exceptions import BlandAuthenticationError
+from bland_sms.client import BlandClient
+from bland_sms.exceptions import (
+    BlandAPIError,
+    BlandAuthenticationError,
+    BlandError,
+    BlandNotFoundError,
+    BlandNotSentError,
+    BlandOutcomeUnknownError,
+    BlandUnavailableError,
+    GaveUp,
+)
+from bland_sms.pacing import Allowance
+from bland_sms.payloads import ConversationPayload, UpdatePayload
 from bland_sms.reasons import Failure
 from bland_sms.updates.answers import FIRST_ANSWERS, Answers
-from bland_sms.updates.asking import ClaimedItem, Outcome, Verdict
+from bland_sms.updates.asking import ClaimedItem, Outcome, Verdict, ask, confirm_missing
 from bland_sms.updates.recording import _item_values
 from bland_sms.updates.window import Window
 
@@ -230,3 +243,300 @@ def test_item__waits_as_long_as_bland_said_and_a_day_at_most(
         "http_status": 429,
         "message": "m" * 500,
     }
+
+
+# --- asking about one item --------------------------------------------------------------------
+
+LATER = NOON + timedelta(minutes=1)
+SECRET = {"cause": "not_confirmed"}
+
+
+def said(**values: Any) -> UpdatePayload:
+    """Bland's answer to an update."""
+    plain = {"id": "conv_1", "is_active": False, "updated_at": NOON, "message": "done"}
+    return UpdatePayload(**{**plain, **values})
+
+
+def shown(is_active: bool | None = False) -> ConversationPayload:
+    """Bland's answer to a look."""
+    return ConversationPayload(id="conv_1", is_active=is_active, updated_at=NOON)
+
+
+def seen_at(error: BlandError, gave_up: GaveUp | None = None) -> BlandError:
+    error.observed_at, error.gave_up = LATER, gave_up
+    return error
+
+
+BAD = BlandAPIError(400, "BAD", "Bland's own words")
+DOWN = seen_at(BlandUnavailableError(500, "OOPS"), GaveUp.ATTEMPTS)
+LATE = seen_at(BlandUnavailableError(503), GaveUp.TIME)
+SILENT = seen_at(BlandOutcomeUnknownError("timeout"), GaveUp.ATTEMPTS)
+GONE = seen_at(BlandNotFoundError(404, "CONVERSATION_NOT_FOUND", "none"))
+KEY = BlandAuthenticationError(401, "AUTH", "no")
+UNSENT = BlandNotSentError()
+BUSY = seen_at(BlandUnavailableError(429, retry_after_seconds=99.0), GaveUp.PATIENCE)
+FULL = seen_at(BlandUnavailableError(500), GaveUp.BUDGET)
+
+
+class Told:
+    """A client to which Bland gives these answers, one after the other."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked = ""
+
+    def _next(self, method: str, allowance: Allowance) -> Any:
+        answer = self.answers.pop(0)
+        self.asked += method[0]
+        if answer is not UNSENT:
+            allowance.sent[method] += 1
+        if isinstance(answer, BlandOutcomeUnknownError | BlandUnavailableError):
+            allowance.in_doubt |= method == "PATCH" and answer.status_code != 429
+        if isinstance(answer, BlandError):
+            raise answer
+        return answer
+
+    def update_conversation(self, pk: str, *, is_active: bool, allowance: Allowance) -> Any:
+        assert (pk, is_active) == ("conv_1", False)
+        return self._next("PATCH", allowance)
+
+    def get_conversation(self, pk: str, *, allowance: Allowance) -> Any:
+        assert pk == "conv_1"
+        return self._next("GET", allowance)
+
+
+DONE = {"verdict": Verdict.CONFIRMED, "http_status": 200}
+DONE_AT_ONCE = {**DONE, "requests": 1, "message": "done"}
+DOUBT = {"error_code": "no_answer", "in_doubt": True}
+ASKED: list[tuple[dict[str, Any], list[Any], str, dict[str, Any]]] = [
+    # confirmed, and what the row needs besides
+    ({}, [said()], "P", DONE_AT_ONCE),
+    ({}, [said(id=None)], "P", DONE_AT_ONCE),
+    ({}, [said(updated_at=None), shown()], "PG", DONE_AT_ONCE),
+    ({}, [said(updated_at=None), DOWN], "PG", DONE_AT_ONCE),
+    ({}, [said(updated_at=None), KEY], "PG", {**DONE_AT_ONCE, "stop": KEY}),
+    ({"known_updated_at": LATER}, [said(), shown()], "PG", DONE_AT_ONCE),
+    ({"known_updated_at": NOON}, [said()], "P", DONE_AT_ONCE),
+    ({"known_updated_at": LATER, "previous_is_active": False}, [said()], "P", DONE_AT_ONCE),
+    # not confirmed: one look settles it
+    ({}, [said(is_active=True), shown()], "PG", DONE_AT_ONCE),
+    ({}, [said(id="conv_2"), shown()], "PG", DONE_AT_ONCE),
+    (
+        {},
+        [said(is_active=None), shown(True)],
+        "PG",
+        {
+            "verdict": Verdict.FAILED,
+            "error_code": "not_applied",
+            "requests": 1,
+            "message": "done",
+        },
+    ),
+    *(
+        (
+            {},
+            [said(is_active=True), answer],
+            "PG",
+            {
+                "verdict": Verdict.UNKNOWN,
+                "error_code": "not_applied",
+                "error_params": SECRET,
+                "requests": 1,
+                "message": "done",
+            },
+        )
+        for answer in (shown(None), DOWN)
+    ),
+    (
+        {},
+        [said(is_active=True), GONE],
+        "PG",
+        {
+            "verdict": Verdict.UNKNOWN,
+            "error_code": "CONVERSATION_NOT_FOUND",
+            "http_status": 404,
+            "message": "none",
+            "missing_at": LATER,
+            "requests": 1,
+        },
+    ),
+    *(
+        (
+            {},
+            [said(is_active=True), answer],
+            "PG",
+            {
+                "error_code": "no_answer",
+                "error_params": SECRET,
+                "is_charged": True,
+                "requests": 1,
+                "message": "done",
+                **stop,
+            },
+        )
+        for answer, stop in ((UNSENT, {}), (KEY, {"stop": KEY}))
+    ),
+    # refused
+    (
+        {},
+        [BAD],
+        "P",
+        {
+            "verdict": Verdict.FAILED,
+            "http_status": 400,
+            "error_code": "BAD",
+            "message": "Bland's own words",
+            "requests": 1,
+        },
+    ),
+    ({}, [KEY], "P", {"http_status": 401, "message": "no", "requests": 1, "stop": KEY}),
+    (
+        {},
+        [GONE],
+        "P",
+        {
+            "verdict": Verdict.NOT_FOUND,
+            "http_status": 404,
+            "error_code": "CONVERSATION_NOT_FOUND",
+            "message": "none",
+            "requests": 1,
+        },
+    ),
+    ({}, [UNSENT], "P", {}),
+    (
+        {},
+        [BUSY],
+        "P",
+        {"http_status": 429, "requests": 1, "retry_after_seconds": 99.0},
+    ),
+    (
+        {},
+        [FULL],
+        "P",
+        {"http_status": 500, "requests": 1, "is_outage": True, **DOUBT},
+    ),
+    # no answer: Bland may have done it
+    ({}, [SILENT, shown()], "PG", {**DONE, "requests": 1, "in_doubt": True}),
+    (
+        {},
+        [DOWN, shown(True)],
+        "PG",
+        {
+            "verdict": Verdict.FAILED,
+            "http_status": 500,
+            "error_code": "OOPS",
+            "requests": 1,
+            "in_doubt": True,
+        },
+    ),
+    (
+        {},
+        [SILENT, DOWN],
+        "PG",
+        {
+            "verdict": Verdict.UNKNOWN,
+            "error_params": {"cause": "timeout"},
+            "requests": 1,
+            **DOUBT,
+        },
+    ),
+    ({}, [LATE], "P", {"http_status": 503, "requests": 1, "is_charged": True, **DOUBT}),
+    # looked at first, since it was in flight
+    ({"look_first": True}, [shown()], "G", {**DONE, "in_doubt": True}),
+    ({"look_first": True}, [shown(True), said()], "GP", DONE_AT_ONCE),
+    ({"look_first": True}, [shown(None), said()], "GP", DONE_AT_ONCE),
+    ({"look_first": True}, [LATE], "G", {"http_status": 503, **DOUBT}),
+    (
+        {"look_first": True},
+        [BAD],
+        "G",
+        {
+            "verdict": Verdict.UNKNOWN,
+            "http_status": 400,
+            "error_code": "BAD",
+            "message": "Bland's own words",
+            "in_doubt": True,
+        },
+    ),
+    (
+        {"look_first": True},
+        [GONE],
+        "G",
+        {
+            "verdict": Verdict.NOT_FOUND,
+            "http_status": 404,
+            "error_code": "CONVERSATION_NOT_FOUND",
+            "message": "none",
+            "missing_at": LATER,
+            "in_doubt": True,
+        },
+    ),
+    (
+        {"look_first": True},
+        [KEY],
+        "G",
+        {"http_status": 401, "message": "no", "stop": KEY, **DOUBT},
+    ),
+    # looked up, since the mirror does not have it
+    *(
+        (
+            {"previous_is_active": None},
+            [shown(is_active)],
+            "G",
+            {"verdict": Verdict.ADOPTED, "found_is_active": is_active},
+        )
+        for is_active in (True, False)
+    ),
+    ({"previous_is_active": None}, [shown(None), said()], "GP", DONE_AT_ONCE),
+    ({"previous_is_active": None}, [UNSENT], "G", {}),
+]
+
+
+@pytest.mark.parametrize(("values", "answers", "asked", "expected"), ASKED)
+def test_ask(
+    values: dict[str, Any], answers: list[Any], asked: str, expected: dict[str, Any]
+) -> None:
+    bland, allowance = Told(*answers), Allowance()
+
+    outcome = ask(cast(BlandClient, bland), item(**values), allowance)
+
+    told = [
+        replace(answer, id="conv_1") if isinstance(answer, UpdatePayload) else answer
+        for answer in answers
+        if isinstance(answer, ConversationPayload)
+        or (
+            isinstance(answer, UpdatePayload)
+            and answer.is_active is False
+            and answer.id != "conv_2"
+        )
+    ]
+    assert bland.asked == asked
+    assert not bland.answers
+    assert sorted(outcome.payloads, key=repr) == sorted(told, key=repr)
+    assert outcome == replace(Outcome(item(**values)), payloads=outcome.payloads, **expected)
+    assert allowance.stopped.is_set() is (outcome.stop is not None)
+
+
+@pytest.mark.parametrize("in_doubt", [True, False])
+@pytest.mark.parametrize(
+    ("missing_at", "answer", "expected"),
+    [
+        (LATER, None, {"missing_at": LATER}),
+        (None, GONE, {"missing_at": LATER}),
+        (None, shown(), {"payloads": [shown()]}),
+        (None, DOWN, {}),
+        (None, KEY, {"stop": KEY}),
+    ],
+    ids=str,
+)
+def test_confirm_missing__takes_a_second_look(
+    missing_at: datetime | None, answer: Any, expected: dict[str, Any], in_doubt: bool
+) -> None:
+    first = Outcome(item(), Verdict.NOT_FOUND, missing_at=missing_at, in_doubt=in_doubt)
+    bland = Told(*([] if answer is None else [answer]))
+
+    outcome = confirm_missing(cast(BlandClient, bland), replace(first), Allowance())
+
+    verdict = Verdict.UNKNOWN if in_doubt else Verdict.FAILED
+    assert outcome == replace(first, **{"verdict": verdict, **expected})
+    assert bland.asked == ("" if answer is None else "G")
