@@ -615,6 +615,7 @@ def test_limit_for_all__counts_conversations_of_an_hour(
     bulk_limit: int,
     number: int,
     is_suspended: bool,
+    fake_bland: FakeBland,
     set_bland: Callable[..., None],
 ) -> None:
     set_bland(STANDING_ORDERS_PER_HOUR=limit, BULK_LIMIT=bulk_limit)
@@ -626,9 +627,14 @@ def test_limit_for_all__counts_conversations_of_an_hour(
         moment = timezone.now() - renewed * HOUR
         StandingOrder.objects.filter(pk=orders[2].pk).update(renewed_at=moment)
     rows = [mirrored(f"conv_{n}", f"+1555010700{n}") for n in range(3)]
+    told: list[Any] = []
+    hear = standing_order_suspended.connect
+    hear(lambda order, code, **given: told.append((order, code)), weak=False, dispatch_uid="all")
 
     standing.look(rows)
 
+    standing_order_suspended.disconnect(dispatch_uid="all")
+    assert told == [(None, "orders_too_often")] * is_suspended
     assert BulkUpdateItem.objects.count() == number
     codes = set(StandingOrder.objects.values_list("suspended_code", flat=True))
     assert codes == {"orders_too_often" if is_suspended else ""}
@@ -672,6 +678,28 @@ def test_look__not_what_is_about_to_be_deactivated(
     assert told == ("cancelled" if code else item["state"], code)
     theirs.refresh_from_db()
     assert theirs.status == ("finished" if code else values.get("status", "running"))
+
+
+dispatched: list[tuple[str, int]] = []
+
+
+def note_dispatch(kind: str, pk: int) -> None:
+    """A DISPATCH that takes everything and does nothing yet."""
+    dispatched.append((kind, pk))
+
+
+def test_look__asks_for_a_worker(set_bland: Callable[..., None]) -> None:
+    set_bland(DISPATCH=f"{__name__}.note_dispatch")
+    dispatched.clear()
+    order_for()
+
+    standing.look([mirrored()])
+
+    bulk_update = BulkUpdate.objects.get()
+    assert dispatched == [("update", bulk_update.pk)]
+    assert bulk_update.dispatched_at is not None
+    standing.carry_out_waiting()
+    assert BulkUpdateItem.objects.get().state == "waiting", "the worker does it"
 
 
 def test_look__a_state_that_was_acted_on_is_left_alone_by_all_of_its_orders() -> None:

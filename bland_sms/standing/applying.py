@@ -169,13 +169,9 @@ def _apply(matches: Sequence[Match]) -> int:
         if not wanted:
             return 0
         bulk_update = _record(wanted)
-    after_commit(lambda: _hand_over(bulk_update), BulkUpdate)
+    # Where there is no worker, ``carry_out_waiting`` does it.
+    after_commit(lambda: hand_over(bulk_update), BulkUpdate)
     return len(wanted)
-
-
-def _hand_over(bulk_update: BulkUpdate) -> None:
-    """Ask for a worker. Where there is none, :func:`carry_out_waiting` does it."""
-    hand_over(bulk_update)
 
 
 def _not_done(matches: Sequence[Match]) -> list[Match]:
@@ -281,10 +277,9 @@ def _suspend_all(failure: Failure) -> None:
         suspended_params=dict(failure.params),
         suspended_at=timezone.now(),
     )
-    if suspended:
-        logger.error("all standing orders are suspended: %d", suspended)
-        arguments: dict[str, Any] = {"order": None, "code": failure.code}
-        announce(standing_order_suspended, StandingOrder, lambda: [arguments])
+    logger.error("all standing orders are suspended: %d", suspended)
+    arguments: dict[str, Any] = {"order": None, "code": failure.code}
+    announce(standing_order_suspended, StandingOrder, lambda: [arguments])
 
 
 def _record(wanted: Sequence[tuple[Conversation, StandingOrder]]) -> BulkUpdate:
