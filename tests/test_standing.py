@@ -768,6 +768,54 @@ def test_catch_up__all_that_was_active_lately(monkeypatch: pytest.MonkeyPatch) -
     assert standing.catch_up() == 0
 
 
+@pytest.mark.parametrize(
+    ("item", "seconds_ago", "is_asked_again"),
+    [
+        ({}, 31, True),
+        ({}, 29, False),
+        ({"attempts": 0}, 31, True),
+        ({"attempts": 6}, 59, False),
+        ({"attempts": 6}, 61, True),
+        ({"attempts": 9}, 119, False),
+        ({"attempts": 60}, 899, False),
+        ({"attempts": 60}, 901, True),
+        ({"attempts": 60}, 23 * 3600, True),
+        ({}, 25 * 3600, False),
+        ({"started_ago": 25 * HOUR}, 31, False),
+        ({"state": "failed"}, 31, True),
+        *(({"state": "failed", "http_status": one}, 31, True) for one in (408, 429, 500, 599)),
+        *(({"state": "failed", "http_status": one}, 31, False) for one in (400, 404, 499)),
+        ({"http_status": 404}, 31, True),
+        ({"state": "changed", "http_status": 500}, 31, False),
+        ({"source": "admin"}, 31, False),
+        ({"is_active": False}, 31, False),
+    ],
+    ids=str,
+)
+def test_ask_again__what_bland_did_not_answer(
+    item: dict[str, Any], seconds_ago: float, is_asked_again: bool
+) -> None:
+    row, now = mirrored(), timezone.now()
+    Conversation.objects.update(is_active=item.pop("is_active", True))
+    other = mirrored("other")
+    bulk_update = BulkUpdate.objects.create(
+        is_active=False,
+        status="finished",
+        source=item.pop("source", "standing"),
+        started_at=now - item.pop("started_ago", 23 * HOUR),
+    )
+    for pk, ago in ((row.pk, seconds_ago), (other.pk, 1)):
+        moment = now - timedelta(seconds=ago)
+        values = {"state": "unknown", "attempts": 3, "finished_at": moment, **item}
+        bulk_update.items.create(conversation_id=pk, **values)
+    order_for("+15550107999")
+
+    standing.catch_up()
+
+    waiting = bulk_update.items.filter(state="waiting").values_list("conversation", flat=True)
+    assert list(waiting) == [row.pk] * is_asked_again
+
+
 def test_carry_out_waiting__as_long_as_there_is_time(fake_bland: FakeBland) -> None:
     order_for()
     new = fake_bland.customer_texts(CUSTOMER, "hi")

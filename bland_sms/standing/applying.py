@@ -169,9 +169,13 @@ def _apply(matches: Sequence[Match]) -> int:
         if not wanted:
             return 0
         bulk_update = _record(wanted)
-    # Where there is no worker, ``carry_out_waiting`` does it.
-    after_commit(lambda: hand_over(bulk_update), BulkUpdate)
+    after_commit(lambda: _hand_over(bulk_update), BulkUpdate)
     return len(wanted)
+
+
+def _hand_over(bulk_update: BulkUpdate) -> None:
+    """Ask for a worker. Where there is none, :func:`carry_out_waiting` does it."""
+    hand_over(bulk_update)
 
 
 def _not_done(matches: Sequence[Match]) -> list[Match]:
@@ -295,10 +299,8 @@ def _record(wanted: Sequence[tuple[Conversation, StandingOrder]]) -> BulkUpdate:
         reason="; ".join(reasons)[:200],
         source=BulkUpdate.Source.STANDING,
     )
-    BulkUpdate.objects.filter(pk=bulk_update.pk).update(
-        requested_by_name=", ".join(filter(None, names))[:255]
-    )
-    bulk_update.refresh_from_db()
+    bulk_update.requested_by_name = ", ".join(filter(None, names))[:255]
+    bulk_update.save(update_fields=["requested_by_name"])
     now = timezone.now()
     OrderApplication.objects.bulk_create(
         OrderApplication(
