@@ -670,9 +670,10 @@ class Poisoned:
         some = (rows if ascending else rows[::-1])[begin : begin + asked.page_size]
         return None if self.poison & {pk for pk, _ in some} else rows_of(*some)
 
-    def walk(self, page_size: int) -> tuple[Range, set[str], list[Range]]:
-        """The range when it was read, what arrived, and the gaps."""
-        range_, arrived, gaps = Range("created_at"), set(), []
+    def walk(self, range_: Range, page_size: int) -> tuple[set[str], list[Range]]:
+        """What arrived, and the gaps."""
+        arrived: set[str] = set()
+        gaps: list[Range] = []
         while range_.is_open:
             asked = range_.next_query(page_size)
             told = self.ask(asked, True)
@@ -682,7 +683,7 @@ class Poisoned:
             detour = step_over(range_, asked, self.ask)
             arrived |= {p.id for p in detour.found}
             gaps += [detour.gap] if detour.gap is not None else []
-        return range_, arrived, gaps
+        return arrived, gaps
 
 
 def is_in(gap: Range, moment: datetime) -> bool:
@@ -698,7 +699,7 @@ def is_in(gap: Range, moment: datetime) -> bool:
 def test_step_over__what_did_not_arrive_is_in_a_gap(times: list[int], data: st.DataObject) -> None:
     bland = Poisoned(times, data.draw(st.sets(st.integers(0, len(times) - 1))))
     try:
-        _range, arrived, gaps = bland.walk(page_size=data.draw(st.integers(2, 6)))
+        arrived, gaps = bland.walk(Range("created_at"), data.draw(st.integers(2, 6)))
     except NoAnswerError:
         assert bland.poison >= {bland.rows[0][0], bland.rows[-1][0]}
         return
@@ -707,3 +708,42 @@ def test_step_over__what_did_not_arrive_is_in_a_gap(times: list[int], data: st.D
     assert arrived.isdisjoint(bland.poison)
     if len(bland.poison) < MOST_FAILED_ROWS:  # neighbours are read one by one
         assert arrived == {pk for pk, _ in bland.rows} - bland.poison
+    last = {pk for pk, hour in bland.rows if hour == bland.rows[-1][1]}
+    assert last <= arrived or last & bland.poison
+
+
+@pytest.mark.parametrize(
+    ("number", "poison", "until"),
+    [
+        (40, range(15, 25), 25),
+        (40, range(8), 8),
+        (40, range(30, 39), 39),  # only the last one is left
+        (40, range(7, 8), 8),
+        (300, range(20, 250), 250),
+        (40, range(30, 40), None),  # Bland does not tell how far the list goes
+    ],
+)
+@pytest.mark.parametrize("end", [None, 5000])
+def test_step_over__a_long_stretch(
+    number: int, poison: range, until: int | None, end: int | None
+) -> None:
+    """Every 10 milliseconds one row."""
+    bland = Poisoned([10 * place for place in range(number)], set(poison))
+    range_ = Range("created_at", until=None if end is None else at(end * MS))
+
+    arrived, gaps = bland.walk(range_, page_size=5)
+
+    assert arrived == {pk for pk, _ in bland.rows} - bland.poison
+    [gap] = gaps
+    before = None if poison.start == 0 else at(10 * (poison.start - 1) * MS)
+    assert (gap.begin, gap.until) == (before, at(10 * until * MS) if until else range_.until)
+    assert bland.requests <= number / 4 + 70
+
+
+@pytest.mark.parametrize("place", [0, 1, 49, 50, 77, 99])
+def test_step_over__a_row_costs_few_requests(place: int) -> None:
+    """Larger pages first, and smaller ones only around it."""
+    bland = Poisoned(list(range(100)), {place})
+    arrived, _gaps = bland.walk(Range("created_at"), page_size=50)
+    assert len(arrived) == 99
+    assert bland.requests <= 30

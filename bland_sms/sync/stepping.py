@@ -110,9 +110,9 @@ def _by_time(range_: Range, query: Query, ask: Ask, newest: datetime | None) -> 
     low, stride = begin, MILLISECOND
     page: ConversationPage | None = None
     while page is None:
-        high = floor(begin + stride)
-        if last is None or high > last:
+        if last is None or low >= last:
             return Detour(gap=range_.skip_to(None))
+        high = min(floor(begin + stride), last)  # what comes last is tried too
         page = ask(replace(query, page=1, page_size=1, at_least=high), True)
         if page is None:
             low, stride = high, stride * STRIDE
