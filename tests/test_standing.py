@@ -30,7 +30,7 @@ from bland_sms.payloads import ConversationPayload
 from bland_sms.sandbox import FakeBland
 from bland_sms.sandbox.account import DETAIL_ONLY
 from bland_sms.signals import standing_order_applied, standing_order_suspended
-from bland_sms.standing import applying
+from bland_sms.standing import applying, rows
 from bland_sms.sync import refresh
 from bland_sms.updates import run
 
@@ -829,6 +829,66 @@ def test_carry_out_waiting__as_long_as_there_is_time(fake_bland: FakeBland) -> N
     BulkUpdate.objects.update(dispatched_at=None)
     standing.carry_out_waiting(30)
     assert patched(fake_bland) == [new]
+
+
+@pytest.mark.parametrize(
+    ("order", "row", "is_wanted"),
+    [
+        ({}, {"updated_at": timedelta(milliseconds=1)}, True),
+        ({}, {}, False),  # within one millisecond the order is the later one
+        ({}, {"updated_at": -HOUR}, False),
+        ({}, {"updated_at": HOUR, "is_active": False}, False),
+        ({"starts_at": 2 * HOUR}, {"updated_at": -HOUR}, True),  # by a clock that is wrong
+        ({"agent_number": "+15550190001"}, {"updated_at": HOUR}, True),
+        ({"agent_number": "0015550190001"}, {"updated_at": HOUR}, True),
+        ({"agent_number": OTHER}, {"updated_at": HOUR}, False),
+        ({"spare_handed_off": True}, {"updated_at": HOUR}, True),
+        ({"spare_handed_off": True}, {"updated_at": HOUR, "human_handoff_at": HOUR}, False),
+        ({"spare_handed_off": False}, {"updated_at": HOUR, "human_handoff_at": HOUR}, True),
+    ],
+    ids=str,
+)
+def test_wants(order: dict[str, Any], row: dict[str, Any], is_wanted: bool) -> None:
+    begun = timezone.now() - timedelta(minutes=1)
+    values = {"is_active": True, "agent_number": OURS, "updated_at": timedelta(0), **row}
+    times = {k: begun + v for k, v in values.items() if isinstance(v, timedelta)}
+    starts_at = begun + order.get("starts_at", timedelta(0))
+
+    wanting = StandingOrder(**{**order, "starts_at": starts_at})
+
+    assert standing.wants(wanting, Conversation(**{**values, **times})) is is_wanted
+
+
+@pytest.mark.parametrize(("fetched", "is_told"), [(None, False), (-1, False), (0, True), (1, True)])
+def test_tells_handoff__only_what_was_fetched_since(fetched: int | None, is_told: bool) -> None:
+    now = timezone.now()
+    row = Conversation(observed_at=now, older_facts={"human_handoff_at": None})
+    row.transcript_observed_at = None if fetched is None else now + timedelta(seconds=fetched)
+    assert rows.tells_handoff(row) is is_told
+    row.older_facts = {"summary": None}
+    assert rows.tells_handoff(row)
+
+
+def test_names_in_use__those_that_orders_stand_under(settings: Any) -> None:
+    """Whatever state they are in; of people who were forgotten by any of the site's secrets."""
+    lifted = order_for()
+    standing.lift(lifted)
+    order_for("+15550107002")
+    mine, known = "15550107001", {"15550107001", "15550107003"}
+    assert rows.names_in_use(known) == [mine]
+    assert rows.names_in_use({"15550107003"}) == []
+    old, new = settings.SECRET_KEY, "another-secret"
+    forgotten = {"15550107003": old, "15550107004": new, "15550107005": "not ours"}
+    names = {key: rows.fingerprint(key, secret) for key, secret in forgotten.items()}
+    for name in names.values():
+        StandingOrder.objects.create(customer_key=name, reason="x", source="command")
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = new, [old]
+
+    found = rows.names_in_use({*known, *forgotten, "15550107006"})
+
+    assert found == sorted([mine, names["15550107003"], names["15550107004"]])
+    assert rows.names_in_use({mine}) == [mine]
+    assert set(rows.names_of("15550107003")) >= {"15550107003", names["15550107003"]}
 
 
 # --- a person who was forgotten -------------------------------------------------------------------

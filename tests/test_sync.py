@@ -705,7 +705,7 @@ class Asked:
 
 def unlisted(rows: int, number: int) -> list[str]:
     """So many of the mirror's rows were not listed."""
-    names = [f"c{index:05d}" for index in range(100, 100 + rows)]
+    names = [f"{index:05d}" for index in range(100, 100 + rows)]
     Conversation.objects.bulk_create(Conversation(pk=pk, is_active=True) for pk in names)
     looks = [OwedLook(conversation=pk, reason="not_listed") for pk in names[:number]]
     OwedLook.objects.bulk_create(looks)
@@ -761,14 +761,14 @@ OUTAGE = BlandConnectionError("refused")
 @pytest.mark.parametrize(
     ("values", "is_over", "because"),
     [
-        ({"failed": {"c00101": OUTAGE}}, False, None),
+        ({"failed": {"00101": OUTAGE}}, False, None),
         ({"outage": OUTAGE}, False, OUTAGE.failure),
         (
-            {"failed": {"c00101": OUTAGE, "c00102": BlandAuthenticationError(401, "AUTH")}},
+            {"failed": {"00101": OUTAGE, "00102": BlandAuthenticationError(401, "AUTH")}},
             False,
             BlandAuthenticationError(401, "AUTH").failure,
         ),
-        ({"failed": {"c00101": OUTAGE}}, True, OUTAGE.failure),
+        ({"failed": {"00101": OUTAGE}}, True, OUTAGE.failure),
         ({}, True, Failure("not_finished")),
     ],
     ids=["one failed", "outage", "refused key", "one failed at the end", "time is up"],
@@ -777,7 +777,7 @@ def test_confirm_missing__what_was_not_looked_at_stays_noted(
     values: dict[str, Any], is_over: bool, because: Failure | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlisted(400, 3)
-    monkeypatch.setattr(missing, "refresh_many", Asked(gone={"c00100"}, **values))
+    monkeypatch.setattr(missing, "refresh_many", Asked(gone={"00100"}, **values))
     allowance = Allowance()
     if is_over:
         allowance.stopped.set()
@@ -786,10 +786,10 @@ def test_confirm_missing__what_was_not_looked_at_stays_noted(
 
     marked = list(Conversation.objects.exclude(missing_since=None).values_list("pk", flat=True))
     if because is None:
-        assert (failure, marked) == (Failure(), ["c00100"])
+        assert (failure, marked) == (Failure(), ["00100"])
         look = OwedLook.objects.get()
         told = (look.conversation, look.reason, look.error_code)
-        assert told == ("c00101", "detail_failed", OUTAGE.code)
+        assert told == ("00101", "detail_failed", OUTAGE.code)
     else:
         assert (failure, marked) == (Failure("not_looked_at", {"because": because.as_json()}), [])
         assert owed_looks() == {"not_listed": 3}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bland_sms.models import SyncRun
 from bland_sms.payloads import ConversationPage, ConversationPayload
+from bland_sms.sync import stepping
 from bland_sms.sync.plan import OVERLAP, cursor_of, mode_of, plan
 from bland_sms.sync.stepping import MOST_FAILED_ROWS, NoAnswerError, step_over
 from bland_sms.sync.walk import (
@@ -656,10 +657,14 @@ class Poisoned:
         self.rows = [(f"c{place:03d}", moment * MS) for place, moment in enumerate(sorted(times))]
         self.poison = {self.rows[place][0] for place in poison}
         self.requests = 0
+        self.outage = 0
+        """Requests that fail before Bland answers again."""
 
     def ask(self, asked: Query, ascending: bool) -> ConversationPage | None:
         self.requests += 1
         assert self.requests < 2000, "it ends"
+        if self.requests <= self.outage:
+            return None
         rows = [
             row
             for row in self.rows
@@ -703,6 +708,7 @@ def test_step_over__what_did_not_arrive_is_in_a_gap(times: list[int], data: st.D
     except NoAnswerError:
         assert bland.poison >= {bland.rows[0][0], bland.rows[-1][0]}
         return
+    assert len(bland.poison) < len(bland.rows), "an outage is not stepped over"
     for pk, hour in bland.rows:
         assert pk in arrived or any(is_in(gap, at(hour)) for gap in gaps)
     assert arrived.isdisjoint(bland.poison)
@@ -747,3 +753,35 @@ def test_step_over__a_row_costs_few_requests(place: int) -> None:
     arrived, _gaps = bland.walk(Range("created_at"), page_size=50)
     assert len(arrived) == 99
     assert bland.requests <= 30
+
+
+@pytest.mark.parametrize("tie", [1, 7, 40])
+def test_step_over__a_page_that_fails_only_once_leaves_no_gap(tie: int) -> None:
+    """It failed, and so did a smaller one; row by row Bland answers."""
+    bland = Poisoned([*range(60), *[60] * tie], set())
+    bland.outage = 2
+    arrived, gaps = bland.walk(Range("created_at"), page_size=5)
+    assert (len(arrived), gaps) == (60 + tie, [])
+    assert bland.requests <= 30 + tie / 2
+
+
+def test_step_over__every_other_row_of_a_tie() -> None:
+    """More fail than are given up for, but never so many in a row."""
+    bland = Poisoned([0, *[5] * 20, 9], set(range(2, 21, 2)))
+    arrived, gaps = bland.walk(Range("created_at"), page_size=5)
+    assert arrived == {pk for pk, _ in bland.rows} - bland.poison
+    assert [(gap.begin, gap.until) for gap in gaps] == [(at(5 * MS), at(9 * MS))]
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "is_later"),
+    [
+        (page(0, 1), query(0), True),
+        (page(0, 0), query(0), False),
+        (page(), query(0), False),
+        (page(None), query(), False),
+        (page(0), query(), True),
+    ],
+)
+def test_is_later(told: ConversationPage, asked: Query, is_later: bool) -> None:
+    assert stepping._is_later(told, asked) is is_later
