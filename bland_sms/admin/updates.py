@@ -153,9 +153,9 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
         return format_html("{} {}", badge, link)
 
     @admin.display(description=gettext_lazy("Result"))
-    def shown_counts(self, bulk_update: BulkUpdate) -> str:
+    def shown_counts(self, bulk_update: BulkUpdate) -> SafeString | str:
         counts = bulk_update.counts_at_rest
-        return counts_words(counts) if counts else "-"
+        return format_html("<bdi>{}</bdi>", counts_words(counts)) if counts else "-"
 
     @admin.display(description=gettext_lazy("Started"))
     def when(self, bulk_update: BulkUpdate) -> SafeString | str:
