@@ -243,9 +243,11 @@ def parse_body(body: bytes) -> dict[str, Any]:
 
 def read_text(value: object, max_length: int) -> str | Absent:
     """Text of whatever Bland sends as text; null is empty, a structure is not text."""
+    if isinstance(value, str):
+        return clean_text(value, max_length)
     if value is None:
         return ""
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         return clean_text(str(value), max_length)
     return ABSENT
 
