@@ -207,16 +207,18 @@ class Range:
     def take(self, page: ConversationPage, query: Query) -> Taken:
         """What is new on the page, and move on. Raises DisobeyedError."""
         check(page, query)
-        listed = {key_of(payload, self.sort_by) for payload in page.conversations}
+        keys = [key_of(payload, self.sort_by) for payload in page.conversations]
+        listed = set(keys)
         unreadable = page.refused - self._refused
         is_repeated = query.page > 1 and page.row_count > 0 and listed <= self.tie.listed
         step_if_alone = classify(page, query, self.tie)
         if is_repeated and not unreadable and isinstance(step_if_alone, NextPage):
             raise DisobeyedError  # the same page again, whichever was asked for
-        fresh = [p for p in page.conversations if key_of(p, self.sort_by) not in self.tie.seen]
+        rows = zip(page.conversations, keys, strict=True)
+        fresh = [payload for payload, key in rows if key not in self.tie.seen]
         self.refused += len(unreadable)
         self._refused |= page.refused
-        self._note(page, query, listed, fresh)
+        self._note(page, query, listed)
         step = classify(page, query, self.tie)
         covered: Covered | None = None
         if isinstance(step, NextPage):
@@ -237,17 +239,10 @@ class Range:
             self.page_limit *= GROWTH
         return Taken(fresh, covered)
 
-    def _note(
-        self,
-        page: ConversationPage,
-        query: Query,
-        listed: set[Key],
-        fresh: list[ConversationPayload],
-    ) -> None:
+    def _note(self, page: ConversationPage, query: Query, listed: set[Key]) -> None:
         here = {key for key in listed if key[1] is None or key[1] == query.at_least}
         self.tie.listed |= here
-        new = {key_of(payload, self.sort_by) for payload in fresh}
-        self.tie.has_news = self.tie.has_news or bool(new & here)
+        self.tie.has_news = self.tie.has_news or not here <= self.tie.seen
         if query.page == 1:
             self.tie.is_first_page_short = page.row_count < min(self._longest, query.page_size)
         self._longest = max(self._longest, page.row_count)
@@ -340,8 +335,8 @@ def times_of(page: ConversationPage, sort_by: SortBy) -> list[datetime]:
 
 
 def newest_of(page: ConversationPage, sort_by: SortBy) -> datetime | None:
-    times = times_of(page, sort_by)
-    return floor(times[-1]) if times else None
+    times = (_time_of(payload, sort_by) for payload in reversed(page.conversations))
+    return next((floor(moment) for moment in times if moment is not None), None)
 
 
 def key_of(payload: ConversationPayload, sort_by: SortBy) -> Key:
