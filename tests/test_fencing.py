@@ -207,12 +207,20 @@ def test_lease__kept_by_whoever_has_it(clocks: dict[str, float]) -> None:
 
 
 @pytest.mark.django_db
-def test_lease__none_at_all_is_not_everybodys() -> None:
+@pytest.mark.parametrize("whose", ["nobody's", "another's", "another's, after ours"])
+def test_lease__that_is_not_ours_allows_nothing(whose: str) -> None:
     row = BulkUpdate.objects.create(is_active=False)
+    assert not row.has_live_lease
+    if whose == "another's, after ours":
+        assert row.take_lease()
+        BulkUpdate.objects.update(lease_until=timezone.now())
+    if whose != "nobody's":
+        assert BulkUpdate.objects.get().take_lease()
     assert not row.leased_rows().exists()
     assert row.release_lease(status="finished") is False
-    with pytest.raises(LostLeaseError):
-        row.renew_lease(Q(status="running"), status="finished")
+    for conditions in ([], [Q(status="running")]):
+        with pytest.raises(LostLeaseError):
+            row.renew_lease(*conditions, status="finished")
     assert BulkUpdate.objects.get().status == "draft"
 
 

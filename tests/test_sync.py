@@ -707,7 +707,7 @@ def unlisted(rows: int, number: int) -> list[str]:
     """So many of the mirror's rows were not listed."""
     names = [f"{index:05d}" for index in range(100, 100 + rows)]
     Conversation.objects.bulk_create(Conversation(pk=pk, is_active=True) for pk in names)
-    looks = [OwedLook(conversation=pk, reason="not_listed") for pk in names[:number]]
+    looks = [OwedLook(conversation=pk, reason="not_listed") for pk in names[:number][::-1]]
     OwedLook.objects.bulk_create(looks)
     return names[:number]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
@@ -663,6 +664,7 @@ class Poisoned:
     def ask(self, asked: Query, ascending: bool) -> ConversationPage | None:
         self.requests += 1
         assert self.requests < 2000, "it ends"
+        assert asked.page >= 1
         if self.requests <= self.outage:
             return None
         rows = [
@@ -714,6 +716,8 @@ def test_step_over__what_did_not_arrive_is_in_a_gap(times: list[int], data: st.D
     assert arrived.isdisjoint(bland.poison)
     if len(bland.poison) < MOST_FAILED_ROWS:  # neighbours are read one by one
         assert arrived == {pk for pk, _ in bland.rows} - bland.poison
+    first = min((row for row in bland.rows if row[0] in bland.poison), default=bland.rows[-1])
+    assert arrived >= {pk for pk, _ in bland.rows if pk < first[0]}
     last = {pk for pk, hour in bland.rows if hour == bland.rows[-1][1]}
     assert last <= arrived or last & bland.poison
 
@@ -765,12 +769,38 @@ def test_step_over__a_page_that_fails_only_once_leaves_no_gap(tie: int) -> None:
     assert bland.requests <= 30 + tie / 2
 
 
-def test_step_over__every_other_row_of_a_tie() -> None:
-    """More fail than are given up for, but never so many in a row."""
-    bland = Poisoned([0, *[5] * 20, 9], set(range(2, 21, 2)))
+@pytest.mark.parametrize(
+    ("poison", "arrives"),
+    [
+        (range(2, 21, 2), 10),  # more than are given up for, but never so many in a row
+        ([*range(1, 8), *range(9, 16)], 6),
+        (range(1, 9), 0),
+        (range(5, 13), 4),
+    ],
+    ids=str,
+)
+def test_step_over__rows_of_a_tie(poison: Sequence[int], arrives: int) -> None:
+    """Of 20 rows, which no later time leads past, until so many in a row fail."""
+    bland = Poisoned([0, *[5] * 20, 9], set(poison))
+    arrived, gaps = bland.walk(Range("created_at"), page_size=5)
+    assert len(arrived) == 2 + arrives
+    assert {"c000", "c021"} <= arrived
+    assert gaps[-1].until == at(9 * MS)
+
+
+def test_step_over__a_second_row_behind_a_long_stretch() -> None:
+    bland = Poisoned(list(range(0, 400, 10)), {*range(15, 25), 27})
     arrived, gaps = bland.walk(Range("created_at"), page_size=5)
     assert arrived == {pk for pk, _ in bland.rows} - bland.poison
-    assert [(gap.begin, gap.until) for gap in gaps] == [(at(5 * MS), at(9 * MS))]
+    assert [gap.until for gap in gaps] == [at(250 * MS), at(280 * MS)]
+
+
+def test_step_over__nothing_is_found_behind_a_long_stretch() -> None:
+    """The newest row is told, but shares its time with one that fails."""
+    bland = Poisoned([0, *range(10, 90, 10), 90, 90], set(range(1, 10)))
+    arrived, gaps = bland.walk(Range("created_at"), page_size=5)
+    assert arrived == {"c000"}
+    assert gaps[-1] == Range("created_at", begin=at(0), is_gap=True)
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,10 @@ def step_over(range_: Range, query: Query, ask: Ask) -> Detour:
     """
     if query.page == 1 and _shrink(range_, query, ask):
         return Detour()
-    newest = _newest(query, ask)
-    return _by_number(range_, query, ask) or _by_time(range_, query, ask, newest)
+    newest, detour = _newest(query, ask), Detour()
+    if not _by_number(range_, query, ask, detour):
+        detour.gap = _by_time(range_, query, ask, newest)
+    return detour
 
 
 def _newest(query: Query, ask: Ask) -> datetime | None:
@@ -76,9 +78,8 @@ def _shrink(range_: Range, query: Query, ask: Ask) -> bool:
     return False
 
 
-def _by_number(range_: Range, query: Query, ask: Ask) -> Detour | None:
-    """Read row after row, leaving out those that fail; ``None`` where too many do."""
-    found: list[ConversationPayload] = []
+def _by_number(range_: Range, query: Query, ask: Ask, detour: Detour) -> bool:
+    """Read row after row, leaving out those that fail; False where too many do."""
     first = (query.page - 1) * query.page_size + 1
     failed = failed_in_a_row = 0
     for number in range(first, first + MOST_SINGLE_ROWS):
@@ -86,24 +87,27 @@ def _by_number(range_: Range, query: Query, ask: Ask) -> Detour | None:
         if page is None:
             failed, failed_in_a_row = failed + 1, failed_in_a_row + 1
             if failed_in_a_row == MOST_FAILED_ROWS:
-                return None
+                return False
             continue
         failed_in_a_row = 0
         if page.row_count == 0:
             break
         if failed and _is_later(page, query):
-            return Detour(found, range_.skip_to(newest_of(page, query.sort_by)))
+            detour.gap = range_.skip_to(newest_of(page, query.sort_by))
+            return True
         seen = range_.tie.seen
-        found += [p for p in page.conversations if key_of(p, query.sort_by) not in seen]
+        detour.found += [p for p in page.conversations if key_of(p, query.sort_by) not in seen]
         if not failed and number >= first + query.page_size:
             break
     if failed:
-        return Detour(found, range_.skip_to(None))
-    range_.tie, range_.page_limit = Tie(seen=range_.tie.seen), SMALLEST_PAGE  # it answers again
-    return Detour()
+        detour.gap = range_.skip_to(None)
+    else:  # it answers again
+        range_.tie, range_.page_limit = Tie(seen=range_.tie.seen), SMALLEST_PAGE
+        detour.found.clear()
+    return True
 
 
-def _by_time(range_: Range, query: Query, ask: Ask, newest: datetime | None) -> Detour:
+def _by_time(range_: Range, query: Query, ask: Ask, newest: datetime | None) -> Range:
     """Go on at the earliest time found that Bland answers for."""
     begin = query.at_least or EPOCH
     last = query.before or newest
@@ -111,7 +115,7 @@ def _by_time(range_: Range, query: Query, ask: Ask, newest: datetime | None) -> 
     page: ConversationPage | None = None
     while page is None:
         if last is None or low >= last:
-            return Detour(gap=range_.skip_to(None))
+            return range_.skip_to(None)
         high = min(floor(begin + stride), last)  # what comes last is tried too
         page = ask(replace(query, page=1, page_size=1, at_least=high), True)
         if page is None:
@@ -125,7 +129,7 @@ def _by_time(range_: Range, query: Query, ask: Ask, newest: datetime | None) -> 
             low = middle
         else:
             high, page = middle, earlier
-    return Detour(gap=range_.skip_to(_first_time(page, query)))
+    return range_.skip_to(_first_time(page, query))
 
 
 def _first_time(page: ConversationPage, query: Query) -> datetime | None:
