@@ -25,7 +25,14 @@ from bland_sms.pacing import Allowance
 from bland_sms.payloads import ConversationPayload, UpdatePayload
 from bland_sms.reasons import Failure
 from bland_sms.updates.answers import FIRST_ANSWERS, Answers
-from bland_sms.updates.asking import ClaimedItem, Outcome, Verdict, ask, confirm_missing
+from bland_sms.updates.asking import (
+    ClaimedItem,
+    Outcome,
+    Verdict,
+    ask,
+    confirm_missing,
+    fault_of_ours,
+)
 from bland_sms.updates.recording import _item_values
 from bland_sms.updates.window import Window
 
@@ -276,6 +283,11 @@ KEY = BlandAuthenticationError(401, "AUTH", "no")
 UNSENT = BlandNotSentError()
 BUSY = seen_at(BlandUnavailableError(429, retry_after_seconds=99.0), GaveUp.PATIENCE)
 FULL = seen_at(BlandUnavailableError(500), GaveUp.BUDGET)
+LIMITED = seen_at(BlandUnavailableError(429, retry_after_seconds=3.0), GaveUp.TIME)
+SECOND = BlandAPIError(400, "BAD")
+"""After an answer to the same question that left it open."""
+AT_LAST = seen_at(BlandUnavailableError(500), GaveUp.ATTEMPTS)
+"""After it nothing may be sent any more."""
 
 
 class Told:
@@ -292,6 +304,9 @@ class Told:
             allowance.sent[method] += 1
         if isinstance(answer, BlandOutcomeUnknownError | BlandUnavailableError):
             allowance.in_doubt |= method == "PATCH" and answer.status_code != 429
+        allowance.in_doubt |= answer is SECOND
+        if answer is AT_LAST:
+            allowance.stopped.set()
         if isinstance(answer, BlandError):
             raise answer
         return answer
@@ -441,6 +456,25 @@ ASKED: list[tuple[dict[str, Any], list[Any], str, dict[str, Any]]] = [
         },
     ),
     ({}, [LATE], "P", {"http_status": 503, "requests": 1, "is_charged": True, **DOUBT}),
+    ({}, [LIMITED], "P", {"http_status": 429, "requests": 1}),
+    ({}, [SECOND, shown()], "PG", {**DONE, "requests": 1, "in_doubt": True}),
+    (
+        {},
+        [SILENT, shown(True)],
+        "PG",
+        {
+            "verdict": Verdict.FAILED,
+            "error_params": {"cause": "timeout"},
+            "requests": 1,
+            **DOUBT,
+        },
+    ),
+    (
+        {},
+        [SILENT, AT_LAST],
+        "PG",
+        {"error_params": {"cause": "timeout"}, "is_charged": True, "requests": 1, **DOUBT},
+    ),
     # looked at first, since it was in flight
     ({"look_first": True}, [shown()], "G", {**DONE, "in_doubt": True}),
     ({"look_first": True}, [shown(True), said()], "GP", DONE_AT_ONCE),
@@ -489,6 +523,17 @@ ASKED: list[tuple[dict[str, Any], list[Any], str, dict[str, Any]]] = [
     ),
     ({"previous_is_active": None}, [shown(None), said()], "GP", DONE_AT_ONCE),
     ({"previous_is_active": None}, [UNSENT], "G", {}),
+    (
+        {"previous_is_active": None},
+        [BAD],
+        "G",
+        {
+            "verdict": Verdict.FAILED,
+            "http_status": 400,
+            "error_code": "BAD",
+            "message": "Bland's own words",
+        },
+    ),
 ]
 
 
@@ -514,7 +559,7 @@ def test_ask(
     assert not bland.answers
     assert sorted(outcome.payloads, key=repr) == sorted(told, key=repr)
     assert outcome == replace(Outcome(item(**values)), payloads=outcome.payloads, **expected)
-    assert allowance.stopped.is_set() is (outcome.stop is not None)
+    assert allowance.stopped.is_set() is (outcome.stop is not None or AT_LAST in answers)
 
 
 @pytest.mark.parametrize("in_doubt", [True, False])
@@ -540,3 +585,8 @@ def test_confirm_missing__takes_a_second_look(
     verdict = Verdict.UNKNOWN if in_doubt else Verdict.FAILED
     assert outcome == replace(first, **{"verdict": verdict, **expected})
     assert bland.asked == ("" if answer is None else "G")
+
+
+def test_fault_of_ours__leaves_it_open() -> None:
+    outcome = fault_of_ours(item())
+    assert outcome == Outcome(item(), Verdict.UNKNOWN, error_code="error", in_doubt=True)

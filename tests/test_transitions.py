@@ -384,6 +384,15 @@ def test_claim__leaves_out_what_others_decide_meanwhile(
     assert set(put_off) == {"conv_3"}, "claimed is not put off any more"
 
 
+def test_claim__what_is_in_flight_elsewhere_does_not_keep_the_rest_waiting() -> None:
+    bulk_update = made("running", *[{"state": "waiting"}] * 3, started_at=MOMENT)
+    other = made("running", started_at=MOMENT, lease_until=timezone.now() + SOON / 6)
+    other.items.create(conversation_id="conv_0", claimed_conversation="conv_0", state="running")
+    assert bulk_update.take_lease()
+
+    assert [item.conversation_id for item in claim(bulk_update, 1)] == ["conv_1"]
+
+
 def test_waits_for_another__only_as_long_as_something_is_due() -> None:
     later = {"state": "waiting", "not_before": timezone.now() + SOON}
     done = made("running", {"state": "changed"}, later)

@@ -236,7 +236,7 @@ def _look(
         _wait_in_doubt(outcome)
     except BlandError as error:
         _note_stop(outcome, error, allowance)
-        if outcome.stop is not None or not allowance.may_send():
+        if not allowance.may_send():
             _wait_in_doubt(outcome)
     else:
         outcome.payloads.append(detail)
@@ -259,8 +259,7 @@ def _settle(client: BlandClient, outcome: Outcome, error: BlandError, allowance:
     )
     if step is Next.FAIL and outcome.in_doubt:
         step = Next.LOOK  # this request was refused, but an earlier one may have been obeyed
-    if step is Next.STOP:
-        _note_stop(outcome, error, allowance)
+    _note_stop(outcome, error, allowance)
     if step in (Next.STOP, Next.NOT_SENT, Next.WAIT, Next.PUT_OFF, Next.OUTAGE):
         outcome.error_code = "no_answer" if outcome.in_doubt else ""
         outcome.is_charged = error.gave_up is GaveUp.TIME and not is_look and outcome.in_doubt
