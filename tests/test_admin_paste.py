@@ -421,6 +421,18 @@ def test_undo__in_the_message_and_then_gone(lead: Client, people: BlandSandbox) 
     )
 
 
+def test_undo__is_no_link_for_who_may_not_open_it(lead: Client) -> None:
+    desk = login("view_conversation", "deactivate_conversation")
+    done = update(desk)
+    lead.post(f"{LEDGER}{done.pk}/undo/")
+    undo = BulkUpdate.objects.latest("pk")
+    for address in (LEDGER, f"{LEDGER}{done.pk}/change/"):
+        links = {client: client.get(address).content.decode() for client in (desk, lead)}
+        link = f'href="{LEDGER}{undo.pk}/change/"'
+        assert (link in links[desk], link in links[lead]) == (False, True)
+    assert f"Undone by update {undo.pk}" in shown(desk)
+
+
 def test_undo__returns_to_this_site_only(lead: Client) -> None:
     done = update(lead)
     answer = lead.post(f"{LEDGER}{done.pk}/undo/", {"back": "//evil.example/", "reason": "mistake"})

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..models import BulkUpdate, Conversation
+from ..models import Conversation
 from ..payloads import MOST_EXTRA, is_conversation_id
 from ..sync import copied_at
 from .conversation_base import ConversationBase
@@ -20,8 +20,9 @@ from .conversation_views import is_uncopied
 from .erasures import forget_url
 from .formatting import Unlogged, shown_count, shown_number, shown_text, shown_time
 from .kept import kept_context
+from .launching import seen_updates
 from .pending import add_requested_changes
-from .transcript import Transcript, transcript_of
+from .transcript import transcript_of
 from .triage import place_of
 from .values import value_table
 from .wording import number_words
@@ -127,7 +128,11 @@ class ConversationPage(ConversationBase):
             ],
             "bland_sms_others_shown": OTHERS_SHOWN,
             "bland_sms_transcript": transcript,
-            "bland_sms_seen_updates": self._seen_updates(request, transcript),
+            "bland_sms_seen_updates": seen_updates(
+                request,
+                self.admin_site,
+                (entry.update_id for _day, entries in transcript.days for entry in entries),
+            ),
             "bland_sms_is_uncopied": is_uncopied(conversation),
             "bland_sms_transcript_copied_at": (
                 shown_time(conversation.transcript_observed_at)
@@ -135,13 +140,3 @@ class ConversationPage(ConversationBase):
                 else None
             ),
         }
-
-    def _seen_updates(self, request: HttpRequest, transcript: Transcript) -> set[int]:
-        """Which updates of a thread's events this person may open."""
-        ids = {entry.update_id for _day, entries in transcript.days for entry in entries}
-        ledger = self.admin_site._registry.get(BulkUpdate)
-        if ledger is None or not ids - {None} or not ledger.has_view_permission(request):
-            return set()
-        return set(
-            ledger.get_queryset(request).filter(pk__in=ids - {None}).values_list("pk", flat=True)
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 from django.contrib import messages
@@ -61,11 +62,24 @@ def kept_filters(quoted: str) -> str:
     return quoted if len(quoted) <= LONGEST_FILTERS else ""
 
 
-def update_link(site: AdminSite, bulk_update_id: int, text: str = "") -> SafeString:
-    """A link to one update; plain text on a site without updates."""
-    url = update_url(site, "change", bulk_update_id)
+def update_link(
+    site: AdminSite, bulk_update_id: int, text: str = "", *, is_seen: bool = True
+) -> SafeString:
+    """A link to one update; plain text on a site without updates, and for who may not open it."""
+    url = update_url(site, "change", bulk_update_id) if is_seen else ""
     text = text or _("Update %d") % bulk_update_id
     return format_html('<a href="{}">{}</a>', url, text) if url else format_html("{}", text)
+
+
+def seen_updates(
+    request: HttpRequest, site: AdminSite, numbers: Iterable[int | None]
+) -> set[int | None]:
+    """Which of these updates this person may open."""
+    wanted = set(numbers) - {None}
+    ledger = site._registry.get(BulkUpdate)
+    if ledger is None or not wanted or not ledger.has_view_permission(request):
+        return set()
+    return set(ledger.get_queryset(request).filter(pk__in=wanted).values_list("pk", flat=True))
 
 
 def begin(request: HttpRequest, site: AdminSite, draft: BulkUpdate, *, back: str) -> HttpResponse:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from django.contrib.admin import AdminSite
 from django.db.models import Q
+from django.http import HttpRequest
 
 from ..models import BulkUpdate, BulkUpdateItem
 from ..search import Search, find, parse_search
 from ..updates import undoing
+from .launching import seen_updates
 from .sight import Sight
 
 UNDONE_BY = "bland_sms_undone_by"
-"""Attribute of a row of the list: the number of the update that undid it."""
+"""Attribute of a row of the list: the number of the update that undid it, and whether whoever
+looks may open that one."""
 _OWN_NUMBER = re.compile(r"\s*#?\s*(\d{1,18})\s*", re.ASCII)
 
 
@@ -40,8 +44,10 @@ def search_condition(text: str, sight: Sight) -> tuple[Q, str]:
     return condition, "" if own else search.hint
 
 
-def add_undone_by(rows: Iterable[BulkUpdate]) -> None:
-    """Set :data:`UNDONE_BY` on the rows of one page, by one query."""
+def add_undone_by(request: HttpRequest, site: AdminSite, rows: Iterable[BulkUpdate]) -> None:
+    """Set :data:`UNDONE_BY` on the rows of one page, by two queries at most."""
     by_pk = {row.pk: row for row in rows}
-    for undone, number in undoing(by_pk).order_by("pk").values_list("undo_of_id", "pk"):
-        setattr(by_pk[undone], UNDONE_BY, number)
+    found = dict(undoing(by_pk).order_by("pk").values_list("undo_of_id", "pk"))
+    seen = seen_updates(request, site, found.values())
+    for undone, number in found.items():
+        setattr(by_pk[undone], UNDONE_BY, (number, number in seen))

@@ -33,7 +33,7 @@ from .base import Options, PagedAdmin
 from .csv_export import csv_response
 from .formatting import shown_number, shown_time
 from .kept import order_author, shown_suspension, until_words
-from .launching import update_link
+from .launching import seen_updates, update_link
 from .order_filters import MineFilter, StateFilter, state_words
 from .order_form import StopPage
 from .sight import sight_of
@@ -355,6 +355,8 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
             facts.append((_("Lifted"), format_html("{}, {}", shown_time(order.lifted_at), by)))
         seen = self.conversations(request)
         applications = order.applications.filter(conversation__in=seen).order_by("-pk")
+        shown = list(applications[:APPLICATIONS_SHOWN])
+        may_open = seen_updates(request, self.admin_site, (one.bulk_update_id for one in shown))
         may_order, is_over = (
             self.has_order_permission(request),
             order.state in ("lifted", "expired"),
@@ -368,8 +370,14 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
             "bland_sms_advice": shown_suspension(self.admin_site, order),
             "bland_sms_applied": standing.APPLIED,
             "bland_sms_applications": [
-                (one, update_link(self.admin_site, one.bulk_update_id), shown_time(one.applied_at))
-                for one in applications[:APPLICATIONS_SHOWN]
+                (
+                    one,
+                    update_link(
+                        self.admin_site, one.bulk_update_id, is_seen=one.bulk_update_id in may_open
+                    ),
+                    shown_time(one.applied_at),
+                )
+                for one in shown
             ],
             "bland_sms_with_numbers": with_numbers,
             "bland_sms_buttons": [

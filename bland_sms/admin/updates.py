@@ -29,7 +29,7 @@ from .formatting import Unlogged, shown_time
 from .item_pages import AFTER, item_page
 from .kept import order_facts
 from .large_forms import tells_when_too_large
-from .launching import forget, update_link
+from .launching import forget, seen_updates, update_link
 from .ledger_search import UNDONE_BY, add_undone_by, search_condition
 from .paste import VERBS, PasteView
 from .pasted_lines import lines_context
@@ -146,10 +146,11 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
             '<span class="bland-sms-badge bland-sms-{}">{}</span>',
             *status_words(bulk_update),
         )
-        undone_by = getattr(bulk_update, UNDONE_BY, None)
+        undone_by, is_seen = getattr(bulk_update, UNDONE_BY, (None, False))
         if undone_by is None:
             return badge
-        link = update_link(self.admin_site, undone_by, _("Undone by update %d") % undone_by)
+        words = _("Undone by update %d") % undone_by
+        link = update_link(self.admin_site, undone_by, words, is_seen=is_seen)
         return format_html("{} {}", badge, link)
 
     @admin.display(description=gettext_lazy("Result"))
@@ -175,7 +176,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
             response.context_data |= getattr(request, "bland_sms_search", {})
             changelist = response.context_data.get("cl")
             if changelist is not None:
-                add_undone_by(changelist.result_list)
+                add_undone_by(request, self.admin_site, changelist.result_list)
         return response
 
     def get_search_results(
@@ -245,7 +246,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
             "bland_sms_facts": [
                 (name, Unlogged(it))
                 for name, it in (
-                    *self._facts(bulk_update, undone),
+                    *self._facts(request, bulk_update, undone),
                     *order_facts(request, self.admin_site, bulk_update),
                 )
             ],
@@ -297,7 +298,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
         return progress_data(bulk_update, counts, sight, may_drive=may_drive)
 
     def _facts(
-        self, bulk_update: BulkUpdate, undone: Iterable[int]
+        self, request: HttpRequest, bulk_update: BulkUpdate, undone: Iterable[int]
     ) -> list[tuple[str, SafeString | str]]:
         facts: list[tuple[str, SafeString | str]] = [
             (_("Requested by"), bulk_update.requested_by_name or _("an operator")),
@@ -310,9 +311,13 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
             facts.append((_("Reason"), bulk_update.reason))
         if bulk_update.selection:
             facts.append((_("Selection"), selection_words(bulk_update.selection)))
-        if bulk_update.undo_of_id:
-            facts.append((_("Undo of"), update_link(self.admin_site, bulk_update.undo_of_id)))
-        facts += [(_("Undone by"), update_link(self.admin_site, pk)) for pk in undone]
+        others = [(_("Undo of"), bulk_update.undo_of_id), *((_("Undone by"), pk) for pk in undone)]
+        seen = seen_updates(request, self.admin_site, (pk for _name, pk in others))
+        facts += [
+            (name, update_link(self.admin_site, pk, is_seen=pk in seen))
+            for name, pk in others
+            if pk
+        ]
         return facts
 
     def _buttons(
