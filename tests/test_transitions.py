@@ -10,9 +10,11 @@ import pytest
 from django.utils import timezone
 
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
+from bland_sms.pacing import RetryBudget
 from bland_sms.payloads import EPOCH
+from bland_sms.reasons import Failure
 from bland_sms.signals import bulk_update_finished
-from bland_sms.updates import claiming, has_hidden, transitions
+from bland_sms.updates import claiming, ending, has_hidden, proceed, retry, transitions
 from bland_sms.updates.asking import ClaimedItem
 from bland_sms.updates.claiming import claim, standing_of, unclaim, unwanted, waits_for_another
 from bland_sms.updates.transitions import (
@@ -421,3 +423,118 @@ def test_has_hidden(seen: list[str] | None, states: tuple[str, ...], expected: b
     visible = None if seen is None else Conversation.objects.filter(pk__in=seen)
 
     assert has_hidden(bulk_update, states, visible) is expected
+
+
+# --- how an update stands when a run of it ends, and what is decided then ----------------------
+
+W, C = "waiting", "changed"
+
+
+@pytest.mark.parametrize(
+    ("status", "stop", "items", "expected", "is_at_rest"),
+    [
+        ("running", "", [W, C], ("queued", "", [W, C]), False),
+        ("running", "", ["failed", C], ("finished", "", ["failed", C]), True),
+        ("running", "tls", [W, C], ("stopped", "tls", [W, C]), True),
+        ("running", "tls", [C, C], ("finished", "", [C, C]), True),
+        ("cancelled", "", [W, C], ("cancelled", "", ["cancelled", C]), True),
+        ("cancelled", "tls", [C], ("cancelled", "", [C]), True),
+    ],
+)
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_release__how_it_stands(
+    status: str,
+    stop: str,
+    items: list[str],
+    expected: tuple[str, str, list[str]],
+    is_at_rest: bool,
+    is_lost: bool,
+    heard: Any,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    bulk_update = made(status, *({"state": state} for state in items), started_at=MOMENT)
+    other = made("running", {"state": "waiting"})
+    assert bulk_update.take_lease()
+    params = {"cause": "x"} if stop else {}
+    if is_lost:
+        BulkUpdate.objects.update(lease_until=MOMENT)
+        assert BulkUpdate.objects.get(pk=bulk_update.pk).take_lease()
+
+    with django_capture_on_commit_callbacks(execute=True):
+        ending.release(bulk_update, Failure(stop, params), RetryBudget(), ())
+
+    bulk_update.refresh_from_db()
+    states = [state for (state,) in columns(bulk_update, "state")]
+    told = (bulk_update.status, bulk_update.stop_code, states)
+    is_done = "waiting" not in items and status == "running"
+    if is_lost:
+        assert told == (("finished" if is_done else status), "", items)
+        return
+    assert told == expected
+    assert (bulk_update.lease_token, bulk_update.lease_until) == (None, None)
+    assert bulk_update.stop_params == (params if expected[1] else {})
+    assert (bulk_update.counts_at_rest is not None) is is_at_rest
+    assert [pk for pk, _counts in heard] == [bulk_update.pk] * (
+        expected[0] in ("finished", "cancelled")
+    )
+    assert columns(other, "state") == [("waiting",)]
+
+
+@pytest.mark.parametrize(
+    ("status", "is_retried"),
+    [
+        ("finished", True),
+        ("cancelled", True),
+        ("stopped", True),
+        ("running", False),
+        ("queued", False),
+        ("draft", False),
+    ],
+)
+@pytest.mark.parametrize("seen", [None, ["conv_0", "conv_2"], []], ids=str)
+def test_retry__what_failed_or_is_unknown_waits_again(
+    status: str, is_retried: bool, seen: list[str] | None
+) -> None:
+    done = {"finished_at": MOMENT, "attempts": 3, "error_params": {"cause": "x"}}
+    codes = {"unknown": "error", "failed": "no_answer", "changed": "", "cancelled": "cancelled"}
+    states = ["failed", "failed", "unknown", "changed", "cancelled"]
+    items = [{"state": state, "error_code": codes[state], **done} for state in states]
+    values = {"stop_code": "outage", "stop_params": {"a": 1}, "not_before": MOMENT}
+    bulk_update = made(status, *items, started_at=MOMENT, finished_at=MOMENT, **values)
+    other = made("finished", {"state": "failed"}, started_at=MOMENT)
+    visible = None if seen is None else Conversation.objects.filter(pk__in=seen)
+
+    again = [n for n in range(3) if seen is None or f"conv_{n}" in seen] if is_retried else []
+    assert retry(bulk_update, visible=visible) == len(again)
+
+    fresh = {"failed": ("waiting", "", None), "unknown": ("waiting", "no_answer", None)}
+    assert columns(bulk_update, "state", "error_code", "error_params") == [
+        fresh[state] if n in again else (state, codes[state], {"cause": "x"})
+        for n, state in enumerate(states)
+    ]
+    assert [n for n, (at,) in enumerate(columns(bulk_update, "finished_at")) if at is None] == again
+    assert set(columns(bulk_update, "attempts")) == {(3,)}
+    told = (bulk_update.status, bulk_update.stop_code, bulk_update.stop_params)
+    assert told == (("queued", "", {}) if again else (status, "outage", {"a": 1}))
+    assert (bulk_update.finished_at, bulk_update.not_before) == (
+        (None, None) if again else (MOMENT, MOMENT)
+    )
+    assert columns(other, "state") == [("failed",)]
+
+
+@pytest.mark.parametrize("status", ["stopped", "finished", "cancelled", "running", "queued"])
+def test_proceed__what_was_stopped(status: str) -> None:
+    values = {"stop_code": "tls", "stop_params": {"a": 1}, "not_before": MOMENT}
+    bulk_update = made(status, {"state": "waiting"}, finished_at=MOMENT, **values)
+    other = made("stopped", stop_code="tls")
+
+    assert proceed(bulk_update) is (status == "stopped")
+
+    told = (bulk_update.status, bulk_update.stop_code, bulk_update.stop_params)
+    times = (bulk_update.finished_at, bulk_update.not_before)
+    if status == "stopped":
+        assert (told, times) == (("queued", "", {}), (None, None))
+    else:
+        assert (told, times) == ((status, "tls", {"a": 1}), (MOMENT, MOMENT))
+    other.refresh_from_db()
+    assert other.status == "stopped"
