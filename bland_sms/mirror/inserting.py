@@ -16,6 +16,9 @@ from django.db.models.constants import OnConflict
 MOST_TIMES = 4096
 """Kept as the database wants them: most of a row's times are one and the same."""
 
+COPY_FROM = 50
+"""Rows. PostgreSQL takes in a COPY with a third less work, but it is one round trip more."""
+
 
 def insert(
     model: type[Model],
@@ -58,6 +61,13 @@ def insert(
     attributes = [field.attname for field in fields]
     lines = [[row[name] for name in attributes] for row in rows]
     with connection.cursor() as cursor:
+        if len(rows) >= COPY_FROM and not suffix and hasattr(cursor, "copy"):  # psycopg 3
+            _adapt(lines, fields, methodcaller("isoformat"))
+            sql = f"COPY {table} ({names}) FROM STDIN"
+            with connection.wrap_database_errors, cursor.copy(sql) as copy:
+                for line in lines:
+                    copy.write_row(line)
+            return
         if connection.vendor == "postgresql":
             # One parameter: psycopg takes longer to find thousands of them than all else takes.
             values = [dict(zip(columns, line, strict=True)) for line in lines]
@@ -68,7 +78,7 @@ def insert(
             cursor.execute(sql, [json.dumps(values, default=methodcaller("isoformat"))])
             return
         marks = f"({', '.join(['%s'] * len(fields))})"
-        _adapt(lines, fields, connection)
+        _adapt(lines, fields, connection.ops.adapt_datetimefield_value)
         if connection.vendor == "sqlite":  # which then reads the statement once
             cursor.executemany(f"{verb} {table} ({names}) VALUES {marks} {suffix}", lines)
             return
@@ -80,9 +90,11 @@ def insert(
             cursor.execute(sql, list(chain.from_iterable(some)))
 
 
-def _adapt(lines: Iterable[list[Any]], fields: Sequence[Any], connection: Any) -> None:
+def _adapt(
+    lines: Iterable[list[Any]], fields: Sequence[Any], of_time: Callable[[Any], Any]
+) -> None:
     """Make the values what the database wants, apart from NULL and what it takes as it is."""
-    of_times = lru_cache(MOST_TIMES)(connection.ops.adapt_datetimefield_value)
+    of_times = lru_cache(MOST_TIMES)(of_time)
     adapters: list[tuple[int, Callable[[Any], Any]]] = []
     for place, field in enumerate(fields):
         if isinstance(field, DateTimeField):
