@@ -5,7 +5,8 @@
 The first copy, the whole list again with nothing changed, and with ten messages each. The stand-in
 has its bytes ready and answers in well under a millisecond, in a process of its own. ``--beside``
 names the folder of another release (``git worktree add PATH COMMIT``), measured in the same run.
-``DATABASE_URL`` names another database than SQLite; its tables are emptied.
+``DATABASE_URL`` names another database than SQLite; its tables are emptied. Statements leave out
+``COPY``.
 """
 
 from __future__ import annotations
