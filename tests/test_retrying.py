@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import suppress
 from copy import copy
 from datetime import datetime, timezone
 from functools import partial
@@ -286,6 +287,40 @@ def test_request__ends_where_the_pacer_gives_no_turn(
     with pytest.raises(BlandUnavailableError if turns else BlandNotSentError) as caught:
         bland.client._request("GET", "/x", max_bytes=1)
     assert caught.value.gave_up == (GaveUp.TIME if turns else None)
+
+
+@pytest.mark.parametrize(("attempts", "sent"), [(None, 6), (1, 1), (2, 2)])
+def test_request__a_refusal_of_all_is_no_attempt_of_one(
+    attempts: int | None, sent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But where a call is not to be repeated it is not."""
+    bland, allowance = Told(*[unavailable(429, 0.0)] * 5, SUCCESS), Allowance(attempts=attempts)
+    monkeypatch.setattr(allowance, "refused", lambda path: path == "/x")
+    with suppress(BlandUnavailableError):
+        assert bland.client._request("GET", "/x", max_bytes=1, allowance=allowance) == SUCCESS
+    assert len(bland.asked) == sent
+
+
+@pytest.mark.parametrize(
+    ("left", "connect", "total", "is_cut"),
+    [
+        (None, 5, None, False),
+        (99.0, 5, 15, False),
+        (15.0, 5, 15, False),
+        (14.0, 5, 14, True),
+        (3.0, 3, 3, True),
+        (0.0, 0.001, 0.001, True),
+    ],
+)
+def test_timeout__never_longer_than_the_time_left(
+    left: float | None, connect: float, total: float | None, is_cut: bool, monkeypatch: Any
+) -> None:
+    allowance = Allowance()
+    monkeypatch.setattr(allowance, "seconds_left", lambda: left)
+    timeout, is_shorter = Told().client._timeout(allowance)
+    assert (timeout.connect_timeout, timeout.total, is_shorter) == (connect, total, is_cut)
+    timeout.start_connect()
+    assert timeout.read_timeout <= (15 if total is None else total)
 
 
 @pytest.mark.parametrize(
