@@ -14,24 +14,28 @@ from bland_sms.client import BlandClient
 from bland_sms.exceptions import (
     BlandAPIError,
     BlandAuthenticationError,
+    BlandConnectionError,
     BlandError,
     BlandNotFoundError,
     BlandNotSentError,
     BlandOutcomeUnknownError,
+    BlandPayloadError,
     BlandUnavailableError,
     GaveUp,
 )
-from bland_sms.pacing import Allowance
+from bland_sms.pacing import MAX_PAUSE_SECONDS, Allowance
 from bland_sms.payloads import ConversationPayload, UpdatePayload
 from bland_sms.reasons import Failure
 from bland_sms.updates.answers import FIRST_ANSWERS, Answers
 from bland_sms.updates.asking import (
     ClaimedItem,
+    Next,
     Outcome,
     Verdict,
     ask,
     confirm_missing,
     fault_of_ours,
+    next_step,
 )
 from bland_sms.updates.recording import _item_values
 from bland_sms.updates.window import Window
@@ -590,3 +594,49 @@ def test_confirm_missing__takes_a_second_look(
 def test_fault_of_ours__leaves_it_open() -> None:
     outcome = fault_of_ours(item())
     assert outcome == Outcome(item(), Verdict.UNKNOWN, error_code="error", in_doubt=True)
+
+
+def put_off(seconds: float) -> BlandError:
+    error = BlandUnavailableError(503, retry_after_seconds=seconds)
+    return seen_at(error, GaveUp.ATTEMPTS)
+
+
+OFTEN = seen_at(BlandUnavailableError(429), GaveUp.ATTEMPTS)
+UNREACHED = seen_at(BlandConnectionError("x"), GaveUp.ATTEMPTS)
+BOTH = [True, False]
+NEXT: list[tuple[BlandError, list[bool], list[bool], Next, bool]] = [
+    # error, in doubt before, may be retried, what follows, whether it is an outage
+    (KEY, BOTH, BOTH, Next.STOP, False),
+    (UNSENT, BOTH, BOTH, Next.NOT_SENT, False),
+    (GONE, BOTH, BOTH, Next.NOT_FOUND, False),
+    (BlandPayloadError("x"), [False], BOTH, Next.LOOK, False),
+    (BlandPayloadError("x"), [True], BOTH, Next.UNKNOWN, False),
+    (BAD, [False], BOTH, Next.FAIL, False),
+    (BAD, [True], BOTH, Next.UNKNOWN, False),
+    (FULL, BOTH, BOTH, Next.OUTAGE, True),
+    (BUSY, BOTH, [True], Next.PUT_OFF, False),
+    (BUSY, BOTH, [False], Next.PUT_OFF, True),
+    (LATE, BOTH, [True], Next.WAIT, False),
+    (LATE, BOTH, [False], Next.WAIT, True),
+    (LIMITED, BOTH, BOTH, Next.WAIT, False),
+    (UNREACHED, BOTH, BOTH, Next.OUTAGE, True),
+    (put_off(MAX_PAUSE_SECONDS + 1), BOTH, BOTH, Next.PUT_OFF, False),
+    (put_off(MAX_PAUSE_SECONDS), [False], [True], Next.LOOK, False),
+    (SILENT, [False], [True], Next.LOOK, False),
+    (SILENT, [True], [True], Next.UNKNOWN, False),
+    (OFTEN, [True], [True], Next.UNKNOWN, False),
+    (OFTEN, [False], BOTH, Next.FAIL, False),
+    (SILENT, BOTH, [False], Next.OUTAGE, True),
+    (OFTEN, [True], [False], Next.OUTAGE, True),
+]
+
+
+@pytest.mark.parametrize(("error", "doubts", "budgets", "step", "is_outage"), NEXT)
+def test_next_step(
+    error: BlandError, doubts: list[bool], budgets: list[bool], step: Next, is_outage: bool
+) -> None:
+    for was_in_doubt in doubts:
+        for may_retry in budgets:
+            spend = [may_retry].pop
+            told = next_step(error, was_in_doubt=was_in_doubt, may_retry=spend)
+            assert told == (step, is_outage)

@@ -469,6 +469,7 @@ def test_release__how_it_stands(
     is_done = "waiting" not in items and status == "running"
     if is_lost:
         assert told == (("finished" if is_done else status), "", items)
+        assert (bulk_update.counts_at_rest is not None) is is_done
         return
     assert told == expected
     assert (bulk_update.lease_token, bulk_update.lease_until) == (None, None)
@@ -478,6 +479,25 @@ def test_release__how_it_stands(
         expected[0] in ("finished", "cancelled")
     )
     assert columns(other, "state") == [("waiting",)]
+
+
+@pytest.mark.parametrize(
+    ("troubles", "params"), [({503, 429}, {}), ({429}, {"cause": "rate_limited"}), ((), {})]
+)
+def test_release__an_outage_is_a_pause(troubles: Any, params: dict[str, str]) -> None:
+    bulk_update = made("running", {"state": "waiting"}, started_at=MOMENT)
+    assert bulk_update.take_lease()
+    began = timezone.now()
+
+    ending.release(bulk_update, Failure("outage"), RetryBudget(), troubles)
+
+    bulk_update.refresh_from_db()
+    told = (bulk_update.status, bulk_update.stop_code, bulk_update.stop_params)
+    assert told == ("stopped", "outage", params)
+    assert bulk_update.not_before is not None
+    assert bulk_update.not_before > began
+    assert bulk_update.outage_pauses == 1
+    assert bulk_update.counts_at_rest == bulk_update.counts()
 
 
 @pytest.mark.parametrize(
