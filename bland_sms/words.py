@@ -166,8 +166,8 @@ _ESCAPE = re.compile(
 )
 """Invisible characters too: if they were removed later, the pieces of a secret would join.
 
-It begins with a set of characters, so a text without any of them is looked through seven times
-faster than where the parts were tried one after the other."""
+It begins with a set of characters, so a text without any of them is looked through in a
+quarter of the time that it took where the parts were tried one after the other."""
 
 
 def _unescape(text: str, places: array[int]) -> tuple[str, array[int]]:
