@@ -162,8 +162,6 @@ def wal(connection: Any) -> Any:
 
 
 def main() -> None:
-    from benchmarks.stand_in import in_a_process
-
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--beside", help="folder of another release")
@@ -172,6 +170,8 @@ def main() -> None:
     if given.of:
         measure(given.of, given.rows)
         return
+    from benchmarks.stand_in import in_a_process  # ours: an old release has none
+
     here = Path(__file__).resolve().parent.parent
     with tempfile.TemporaryDirectory() as folder, in_a_process(serve, given.rows) as base_url:
         for number, tree in enumerate(filter(None, (given.beside, str(here)))):
