@@ -228,6 +228,8 @@ def _named_by(
                 named = conversations.filter(_IsNamed(F("pk"), Value(found)))
                 return named if found else conversations.none()
         elif until is not None:
+            if not rows.exists():
+                return conversations.none()
             after = Conversation.objects.using(conversations.db).filter(last_activity_at__gte=until)
             most = min(MOST_INSTEAD_OF_A_WALK, _expected(after))
             if _expected(rows) <= most:
