@@ -603,6 +603,7 @@ def put_off(seconds: float) -> BlandError:
 
 OFTEN = seen_at(BlandUnavailableError(429), GaveUp.ATTEMPTS)
 UNREACHED = seen_at(BlandConnectionError("x"), GaveUp.ATTEMPTS)
+BROKEN = seen_at(BlandUnavailableError(503), GaveUp.ATTEMPTS)
 BOTH = [True, False]
 NEXT: list[tuple[BlandError, list[bool], list[bool], Next, bool]] = [
     # error, in doubt before, may be retried, what follows, whether it is an outage
@@ -619,6 +620,12 @@ NEXT: list[tuple[BlandError, list[bool], list[bool], Next, bool]] = [
     (LATE, BOTH, [True], Next.WAIT, False),
     (LATE, BOTH, [False], Next.WAIT, True),
     (LIMITED, BOTH, BOTH, Next.WAIT, False),
+    (seen_at(BlandUnavailableError(429), GaveUp.PATIENCE), BOTH, [True], Next.PUT_OFF, False),
+    (seen_at(BlandUnavailableError(503), GaveUp.PATIENCE), BOTH, [False], Next.PUT_OFF, True),
+    (seen_at(BlandOutcomeUnknownError(), GaveUp.TIME), BOTH, [True], Next.WAIT, False),
+    (BROKEN, [False], [True], Next.LOOK, False),
+    (BROKEN, [True], [True], Next.UNKNOWN, False),
+    (BROKEN, BOTH, [False], Next.OUTAGE, True),
     (UNREACHED, BOTH, BOTH, Next.OUTAGE, True),
     (put_off(MAX_PAUSE_SECONDS + 1), BOTH, BOTH, Next.PUT_OFF, False),
     (put_off(MAX_PAUSE_SECONDS), [False], [True], Next.LOOK, False),

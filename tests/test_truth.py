@@ -11,18 +11,6 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import AbstractUser
 from django.utils import timezone
 
-from bland_sms.exceptions import (
-    BlandAPIError,
-    BlandAuthenticationError,
-    BlandConnectionError,
-    BlandError,
-    BlandNotFoundError,
-    BlandNotSentError,
-    BlandOutcomeUnknownError,
-    BlandPayloadError,
-    BlandUnavailableError,
-    GaveUp,
-)
 from bland_sms.models import BulkUpdate, Conversation
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.sync import refresh
@@ -38,7 +26,6 @@ from bland_sms.updates import (
     undo,
     waiting_updates,
 )
-from bland_sms.updates.asking import Next, next_step
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_waiting")]
 Copied = Callable[..., list[str]]
@@ -240,44 +227,6 @@ def test_error_of_ours__is_never_told_as_blands(
     item = bulk_update.items.get(conversation_id=ids[1])
     assert states(bulk_update) == {"changed": 3, "unknown": 1}
     assert (item.error_code, item.http_status) == ("error", None)
-
-
-# --- what follows from a failure, without a socket --------------------------------------------
-
-
-def failed(error: BlandError, gave_up: GaveUp | None = None, **values: Any) -> BlandError:
-    error.gave_up = gave_up
-    for name, value in values.items():
-        setattr(error, name, value)
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "asked", "looked"),
-    [
-        (BlandAuthenticationError(401), Next.STOP, Next.STOP),
-        (BlandNotSentError(), Next.NOT_SENT, Next.NOT_SENT),
-        (BlandNotFoundError(404), Next.NOT_FOUND, Next.NOT_FOUND),
-        (BlandPayloadError("no_conversation"), Next.LOOK, Next.UNKNOWN),
-        (BlandAPIError(400), Next.FAIL, Next.UNKNOWN),
-        (failed(BlandUnavailableError(500), GaveUp.BUDGET), Next.OUTAGE, Next.OUTAGE),
-        (failed(BlandUnavailableError(429), GaveUp.PATIENCE), Next.PUT_OFF, Next.PUT_OFF),
-        (failed(BlandOutcomeUnknownError(), GaveUp.TIME), Next.WAIT, Next.WAIT),
-        (failed(BlandConnectionError(), GaveUp.ATTEMPTS), Next.OUTAGE, Next.OUTAGE),
-        (failed(BlandUnavailableError(429), GaveUp.ATTEMPTS), Next.FAIL, Next.UNKNOWN),
-        (failed(BlandUnavailableError(503), GaveUp.ATTEMPTS), Next.LOOK, Next.UNKNOWN),
-        (failed(BlandOutcomeUnknownError(), GaveUp.ATTEMPTS), Next.LOOK, Next.UNKNOWN),
-    ],
-)
-def test_next_step(error: BlandError, asked: Next, looked: Next) -> None:
-    assert next_step(error, was_in_doubt=False, may_retry=lambda: True)[0] is asked
-    assert next_step(error, was_in_doubt=True, may_retry=lambda: True)[0] is looked
-
-
-@pytest.mark.parametrize("gave_up", [GaveUp.TIME, GaveUp.PATIENCE, GaveUp.ATTEMPTS])
-def test_next_step__empty_budget_is_an_outage(gave_up: GaveUp) -> None:
-    error = failed(BlandUnavailableError(503), gave_up)
-    assert next_step(error, was_in_doubt=False, may_retry=lambda: False)[1] is True
 
 
 # --- an outage --------------------------------------------------------------------------------
