@@ -48,6 +48,9 @@ class OddList:
         self.dead_details: set[str] = set()
         self.is_down = False
         self.refuses_key = False
+        self.refuses_first = False
+        """Each question is refused with 429 when it is asked for the first time."""
+        self._refused: set[str] = set()
         self.requests: Counter[str] = Counter()
         self.asked: list[str] = []
         """Ids of conversations that were asked for by themselves."""
@@ -102,6 +105,9 @@ class OddList:
                 self.requests["detail"] += 1
                 return self._detail(name)
             self.requests["list"] += 1
+            if self.refuses_first and request.url not in self._refused:
+                self._refused.add(request.url)
+                return self._failure(429)
             answer = self._list(parse_qs(parts.query))
             for _ in range(min(1, len(self.moves))):
                 self._move(*self.moves.pop(0))

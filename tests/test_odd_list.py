@@ -138,6 +138,34 @@ def test_poison__hours_for_which_bland_does_not_answer(bland: OddList) -> None:
     assert stored() == set(names)
 
 
+@pytest.mark.parametrize("hours", [(20, 580), (1, 599), (20, 33), (299, 341)], ids=str)
+@pytest.mark.parametrize("retries", [0, 2])
+def test_poison__hours_that_every_range_meets(
+    retries: int, hours: tuple[int, int], bland: OddList, connect: Any
+) -> None:
+    """Ranges are read side by side: however many meet it at once, it is no outage."""
+    connect(bland, MAX_RETRIES=retries)
+    names = fill(bland, 600)
+    bland.dead_hours = hours
+    run = sync.run()
+    assert (run.status, run.error_code) == ("incomplete", "list_gap")
+    assert stored() >= {*names[: hours[0]], *names[hours[1] + 1 :]}
+    assert bland.requests["list"] < 600
+    bland.dead_hours = None
+    assert sync.run().status == "finished"
+    assert stored() == set(names)
+
+
+def test_poison__refusals_meanwhile_are_not_taken_for_it(bland: OddList) -> None:
+    """Bland says now and then that it is asked too often: that is no matter of one row."""
+    names = fill(bland, 40)
+    bland.poison = {"c013"}
+    bland.refuses_first = True
+    run = sync.run()
+    assert run.error_code == "list_gap"
+    assert stored() == set(names) - {"c013"}
+
+
 @pytest.mark.parametrize("messages", [False, True])
 @pytest.mark.parametrize("after", [0, 5])
 def test_outage__costs_few_requests(after: int, messages: bool, bland: OddList) -> None:

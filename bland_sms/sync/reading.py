@@ -245,24 +245,41 @@ class Reader:
             self.problem = self.failure_of(other)
 
     def _step_over(self, range_: Range, query: Query) -> None:
+        """Move the range on. One detour is one retry of the run's: it begins with proof that
+        Bland answers, and ends by itself. So an outage ends the run, and no part of the list that
+        several ranges meet at once does."""
+
         def ask(query: Query, ascending: bool) -> ConversationPage | None:
             self.keep_lease()
             try:
-                page = self._fetch(query, self.dialect, self.allowance.once(), ascending=ascending)
+                page = self._ask_for_part(query, ascending)
                 if ascending or page.row_count > 1:
                     check(page, query)
-            except (DisobeyedError, *TRANSIENT_ERRORS, BlandPayloadError) as failure:
-                if not self.allowance.may_retry():
-                    raise NoAnswerError from failure
+            except DisobeyedError:
+                return None
+            except BlandError as error:
+                if not _may_be_stepped_over(error):
+                    raise
                 return None
             return page
 
+        if not self.allowance.may_retry():
+            raise NoAnswerError
         asked = replace(query, before=range_.until)  # it may have moved meanwhile
         detour = step_over(range_, asked, ask)
         self.batch.fresh += detour.found
         if detour.gap is not None:
             self.ranges.append(detour.gap)
             logger.warning("sync %s: stepped over %s", self.run.pk, span_words(detour.gap))
+
+    def _ask_for_part(self, query: Query, ascending: bool) -> ConversationPage:
+        """Ask once; again as ever where what failed may pass and says nothing of this part."""
+        try:
+            return self._fetch(query, self.dialect, self.allowance.once(), ascending=ascending)
+        except BlandError as error:
+            if _may_be_stepped_over(error) or error.gave_up is not GaveUp.ATTEMPTS:
+                raise
+        return self._fetch(query, self.dialect, self.allowance, ascending=ascending)
 
     def _distrust(self, problem: Failure) -> None:
         """Read no further, and let no later run go on from here."""
