@@ -25,6 +25,7 @@ from .models import (
     DailyTotal,
     Erasure,
     Message,
+    MonthlyTotal,
     PastedLine,
     StandingOrder,
     SyncRun,
@@ -91,6 +92,7 @@ def forget(
             _forget_conversations(some, forgotten, dry_run)
         forgotten.updates = _mask(BulkUpdate, person, dry_run)
         _mask(DailyTotal, person, dry_run)
+        _mask(MonthlyTotal, person, dry_run)
         forgotten.items += _mask(BulkUpdateItem, person, dry_run)
         forgotten.deliveries += _mask(WebhookDelivery, person, dry_run)
         others = PastedLine.objects.exclude(conversation_id__in=ids)

@@ -11,7 +11,15 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from .conf import get_settings
-from .models import BulkUpdate, BulkUpdateItem, DailyTotal, PastedLine, SyncRun, WebhookDelivery
+from .models import (
+    BulkUpdate,
+    BulkUpdateItem,
+    DailyTotal,
+    MonthlyTotal,
+    PastedLine,
+    SyncRun,
+    WebhookDelivery,
+)
 from .models.event import day_of
 from .summary import LONGEST_DAYS
 from .updates import DRAFT_LIFE
@@ -51,9 +59,11 @@ def prune(*, dry_run: bool = False) -> Pruned:
         status=BulkUpdate.Status.DRAFT, created_at__lt=now - DRAFT_LIFE
     )
     pruned.drafts = _prune_updates(drafts, delete, pruned)
-    pruned.daily_totals = delete(
-        DailyTotal.objects.filter(day__lt=day_of(now) - timedelta(days=LONGEST_DAYS))
-    )
+    oldest_day = day_of(now) - timedelta(days=LONGEST_DAYS)
+    # First the month that the oldest day lies in: what is left of it is read by its days. They are
+    # the same numbers again, so they are not counted here.
+    delete(MonthlyTotal.objects.filter(month__lt=oldest_day))
+    pruned.daily_totals = delete(DailyTotal.objects.filter(day__lt=oldest_day))
     if settings.ledger_retention_days is not None:
         at_rest = BulkUpdate.objects.filter(
             status__in=BulkUpdate.Status.AT_REST,

@@ -6,6 +6,7 @@ import json
 from datetime import date, datetime, timedelta, timezone
 from io import StringIO
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.contrib.auth.models import AbstractUser, Permission
@@ -15,13 +16,24 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from bland_sms.admin import ConversationAdmin, filters
 from bland_sms.mirror import apply_page
-from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation, DailyTotal, UncountedDay
+from bland_sms.models import (
+    BulkUpdate,
+    BulkUpdateItem,
+    Conversation,
+    DailyTotal,
+    MonthlyTotal,
+    UncountedDay,
+    UncountedMonth,
+)
 from bland_sms.payloads import ConversationPayload
 from bland_sms.retention import prune
-from bland_sms.summary import LONGEST_DAYS, Summary, close_days, days_of, read
+from bland_sms.summary import LONGEST_DAYS, STEPS, Summary, close_days, days_of, read
 
 pytestmark = pytest.mark.django_db
 
@@ -147,6 +159,72 @@ def test_read__many_days_wait_to_be_counted() -> None:
     assert found.uncounted == 20 - 7
     close_days()
     assert read("day", TODAY - timedelta(days=29), TODAY).uncounted == 0
+
+
+@pytest.mark.slow
+@hypothesis_settings(
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    moves=st.lists(
+        st.tuples(st.sampled_from(["told", "told", "told", "close", "prune"]), st.integers(0, 430)),
+        max_size=25,
+    ),
+    ranges=st.lists(
+        st.tuples(st.sampled_from(STEPS), st.integers(0, 399), st.integers(0, 40)), min_size=1
+    ),
+    number=st.sampled_from(["", OURS, OTHER]),
+)
+def test_read__totals_of_months_say_what_those_of_days_say(
+    moves: list[tuple[str, int]], ranges: list[tuple[str, int, int]], number: str
+) -> None:
+    """In any order of late news, of counting and of deleting what is old."""
+    for model in (Conversation, DailyTotal, MonthlyTotal, UncountedDay, UncountedMonth):
+        model.objects.all().delete()
+    for place, (kind, days) in enumerate(moves):
+        if kind == "told":
+            agent = OURS if days % 3 else OTHER
+            told(f"c{place}", TODAY - timedelta(days=days), 9, agent_number=agent)
+        elif kind == "close":
+            close_days(1 + days // 20)
+        else:
+            with patch("bland_sms.retention.LONGEST_DAYS", days + 1):
+                prune()
+
+    def found() -> list[Summary]:
+        asked = [(step, TODAY - timedelta(days=days), until) for step, days, until in ranges]
+        return [
+            read(step, first, max(first, TODAY - timedelta(days=until)), agent_number=number)
+            for step, first, until in asked
+        ]
+
+    with_months = found()
+    kept = list(MonthlyTotal.objects.all())
+    MonthlyTotal.objects.all().delete()
+    assert found() == with_months
+    MonthlyTotal.objects.bulk_create(kept)
+    close_days()
+    close_days()
+    assert not UncountedMonth.objects.filter(month__lt=TODAY.replace(day=1)).exists()
+
+
+def test_read__a_year_is_read_from_the_totals_of_months() -> None:
+    for back in (20, 40, 60, 80, 300):
+        told(f"c{back}", TODAY - timedelta(days=back), 9)
+    close_days()
+    first, last = date(2026, 1, 15), TODAY
+    expected = {step: read(step, first, last) for step in STEPS}
+    months = set(MonthlyTotal.objects.values_list("month", flat=True))
+    assert months == {date(2026, 10, 1), date(2026, 9, 1), date(2026, 1, 1)}
+    for month in months - {date(2026, 1, 1)}:
+        DailyTotal.objects.filter(day__month=month.month).delete()
+    assert read("month", first, last) == expected["month"]
+    assert read("week", first, last).by_number == expected["week"].by_number
+    told("late", date(2026, 9, 30), 9)
+    assert read("month", first, last).periods != expected["month"].periods
 
 
 def test_read__more_active_than_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

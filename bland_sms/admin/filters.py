@@ -221,26 +221,28 @@ def _named_by(
     """
     ids = rows.order_by().values("conversation_id")
     if connections[conversations.db].vendor == "postgresql":
-        most = MOST_IN_AN_ARRAY
         if is_dear:
-            found = list(ids.values_list("conversation_id", flat=True)[: most + 1])
-            if len(found) <= most:
+            found = list(ids.values_list("conversation_id", flat=True)[: MOST_IN_AN_ARRAY + 1])
+            if len(found) <= MOST_IN_AN_ARRAY:
                 named = conversations.filter(_IsNamed(F("pk"), Value(found)))
                 return named if found else conversations.none()
-        elif until is not None:
-            if not rows.exists():
-                return conversations.none()
-            after = Conversation.objects.using(conversations.db).filter(last_activity_at__gte=until)
-            most = min(MOST_INSTEAD_OF_A_WALK, _expected(after))
-            if _expected(rows) <= most:
-                return conversations.filter(_IsOneOf(F("pk"), Subquery(ids)))
-        elif rows.order_by()[: most + 1].count() <= most:
+        elif until is not None and not rows.exists():
+            return conversations.none()
+        elif _expected(rows) <= _worth_looking_up(conversations.db, until):
             return conversations.filter(_IsOneOf(F("pk"), Subquery(ids)))
     else:
         few = list(ids.values_list("conversation_id", flat=True)[: MOST_NAMED + 1])
         if len(few) <= MOST_NAMED:
             return conversations.filter(pk__in=sorted(set(few)))
     return conversations.filter(pk__in=ids)
+
+
+def _worth_looking_up(using: str, until: datetime | None) -> int:
+    """How many conversations PostgreSQL finds one by one before a walk along the list does."""
+    if until is None:
+        return MOST_IN_AN_ARRAY
+    after = Conversation.objects.using(using).filter(last_activity_at__gte=until)
+    return min(MOST_INSTEAD_OF_A_WALK, _expected(after))
 
 
 def _expected(rows: QuerySet[Any]) -> int:

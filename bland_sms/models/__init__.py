@@ -3,7 +3,13 @@
 from .account_pace import AccountPace
 from .conversation import Conversation, Message
 from .erasure import Erasure
-from .event import ConversationEvent, DailyTotal, UncountedDay
+from .event import (
+    ConversationEvent,
+    DailyTotal,
+    MonthlyTotal,
+    UncountedDay,
+    UncountedMonth,
+)
 from .ledger import BulkUpdate, BulkUpdateItem
 from .owed_look import OwedLook
 from .pasted_line import PastedLine
@@ -20,11 +26,13 @@ __all__ = [
     "DailyTotal",
     "Erasure",
     "Message",
+    "MonthlyTotal",
     "OrderApplication",
     "OwedLook",
     "PastedLine",
     "StandingOrder",
     "SyncRun",
     "UncountedDay",
+    "UncountedMonth",
     "WebhookDelivery",
 ]

@@ -63,11 +63,9 @@ class ConversationEvent(models.Model):
         return f"{self.conversation_id}: {self.get_kind_display()}"
 
 
-class DailyTotal(models.Model):
-    """How often something happened on one closed day. Only ``summary`` writes here."""
+class Total(models.Model):
+    """How often something happened in a closed day or month. Only ``summary`` writes here."""
 
-    day = models.DateField()
-    """In the time zone ``TIME_ZONE``."""
     kind = models.CharField(max_length=24)
     """A :class:`ConversationEvent.Kind`, or one of those of ``summary.Measure``."""
     agent_number = models.CharField(max_length=64, default="", blank=True)
@@ -80,11 +78,35 @@ class DailyTotal(models.Model):
     """Of hand-offs: how long they took since the conversations started, added up."""
 
     class Meta:
+        abstract = True
+
+
+class DailyTotal(Total):
+    """How often something happened on one closed day."""
+
+    day = models.DateField()
+    """In the time zone ``TIME_ZONE``."""
+
+    class Meta:
         default_permissions = ()
         indexes = [models.Index(fields=["day", "kind"], name="bland_sms_total_day")]
 
     def __str__(self) -> str:
         return f"{self.day} {self.kind}: {self.count}"
+
+
+class MonthlyTotal(Total):
+    """The daily totals of a month that is over, added up: a year is read from these."""
+
+    month = models.DateField()
+    """Its first day."""
+
+    class Meta:
+        default_permissions = ()
+        indexes = [models.Index(fields=["month", "kind"], name="bland_sms_total_month")]
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m} {self.kind}: {self.count}"
 
 
 class UncountedDay(models.Model):
@@ -101,6 +123,18 @@ class UncountedDay(models.Model):
 
     def __str__(self) -> str:
         return str(self.day)
+
+
+class UncountedMonth(models.Model):
+    """The same of a month, whose daily totals have changed."""
+
+    month = models.DateField(db_index=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.month:%Y-%m}"
 
 
 def day_of(moment: datetime) -> date:

@@ -1,9 +1,10 @@
-"""Counts what happened on some days, and keeps the totals of those that are over."""
+"""Counts what happened on some days, and keeps the totals of days and months that are over."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any
 
@@ -30,11 +31,13 @@ from ..models import (
     Conversation,
     ConversationEvent,
     DailyTotal,
+    MonthlyTotal,
     UncountedDay,
+    UncountedMonth,
 )
 from ..models.event import day_begins, day_ends, day_of
 from .numbers import Kind, Measure
-from .periods import LONGEST_DAYS
+from .periods import LONGEST_DAYS, begin_of, end_of_month
 
 DAYS_AT_ONCE = 20
 
@@ -130,27 +133,63 @@ def _by_day(
     return [(in_order[place], *values) for place, *values in found]
 
 
+def add_up(totals: QuerySet[Any], *columns: str) -> list[dict[str, Any]]:
+    """Totals of days or months by some of their columns, added up by the database."""
+    rows = totals.order_by().values_list("kind", *columns)
+    return [
+        dict(zip(("kind", *columns, "count", "seconds"), row, strict=True))
+        for row in rows.annotate(number=Sum("count"), duration=Sum("seconds"))
+    ]
+
+
 def close_days(limit: int = LONGEST_DAYS) -> int:
     """Count the days that are over and were not counted since they changed; how many it were.
 
-    Safe to repeat and to run side by side.
+    Then the months that are over and have days that were counted since. Safe to repeat and to run
+    side by side.
     """
     today = day_of(timezone.now())
     waiting = UncountedDay.objects.filter(day__lt=today).order_by("-day").distinct()
     days = list(waiting.values_list("day", flat=True)[:limit])
     for begin in range(0, len(days), DAYS_AT_ONCE):
         _close(days[begin : begin + DAYS_AT_ONCE])
+    changed = UncountedMonth.objects.filter(month__lt=begin_of("month", today))
+    for month in changed.order_by("month").distinct().values_list("month", flat=True):
+        _close_month(month)
     return len(days)
 
 
 def _close(days: Sequence[date]) -> None:
-    with write_transaction(DailyTotal):
-        # Locked before anything is counted: another process waits here, and what is noted later
-        # stays noted. What a note stands for was committed with it, so it is counted now.
-        notes = UncountedDay.objects.using(using(UncountedDay)).filter(day__in=days)
-        seen = list(notes.select_for_update().order_by("pk").values_list("pk", flat=True))
+    with write_transaction(DailyTotal), _settling(UncountedDay, day__in=days):
         totals = DailyTotal.objects.using(using(DailyTotal))
         totals.filter(day__in=days).delete()
         totals.bulk_create(count(days), batch_size=500)
-        for begin in range(0, len(seen), 500):
-            notes.filter(pk__in=seen[begin : begin + 500]).delete()
+        months = sorted({begin_of("month", day) for day in days})
+        notes = UncountedMonth.objects.using(using(UncountedMonth))
+        notes.bulk_create(UncountedMonth(month=month) for month in months)
+
+
+def _close_month(month: date) -> None:
+    with write_transaction(MonthlyTotal), _settling(UncountedMonth, month=month):
+        days = DailyTotal.objects.using(using(DailyTotal)).filter(
+            day__range=(month, end_of_month(month))
+        )
+        totals = MonthlyTotal.objects.using(using(MonthlyTotal))
+        totals.filter(month=month).delete()
+        added = add_up(days, "agent_number", "requested_by_name", "reason")
+        totals.bulk_create((MonthlyTotal(month=month, **row) for row in added), batch_size=500)
+
+
+@contextmanager
+def _settling(model: type[Any], **which: Any) -> Iterator[None]:
+    """Count what these notes stand for, and delete them.
+
+    They are locked before anything is counted: another process waits here, and what is noted later
+    stays noted. What a note stands for was committed with it, so it is counted now.
+    """
+    notes = model.objects.using(using(model))
+    some = notes.filter(**which).select_for_update().order_by("pk")
+    seen = list(some.values_list("pk", flat=True))
+    yield
+    for begin in range(0, len(seen), 500):
+        notes.filter(pk__in=seen[begin : begin + 500]).delete()

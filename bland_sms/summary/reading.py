@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import Any
 
-from django.db.models import QuerySet, Sum
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
-from ..models import Conversation, DailyTotal, UncountedDay
+from ..models import Conversation, DailyTotal, MonthlyTotal, UncountedDay, UncountedMonth
 from ..models.conversation import Status
 from ..models.event import day_of
-from .counting import count
+from .counting import add_up, count
 from .numbers import Measure, Numbers, Period, Summary
-from .periods import begin_of
+from .periods import begin_of, end_of_month
 
 LIVE_DAYS = 7
 """Days that are not counted yet and are counted when they are asked for, the newest."""
@@ -49,11 +49,9 @@ def read(
         by_day = [total for total in by_day if total.agent_number == agent_number]
     by_number = by_day
     if conversations is None:
-        kept = DailyTotal.objects.filter(day__range=(first, last)).exclude(day__in=live)
-        if agent_number:
-            kept = kept.filter(agent_number=agent_number)
-        by_day = by_day + _added_up(kept, "day")
-        by_number = by_number + _added_up(kept, "agent_number", "requested_by_name", "reason")
+        kept = _Kept(days, live, agent_number)
+        by_day = by_day + kept.by_period(step)
+        by_number = by_number + kept.by_number()
     return _summary(
         step,
         first,
@@ -65,17 +63,46 @@ def read(
     )
 
 
-def _added_up(kept: QuerySet[DailyTotal], *columns: str) -> list[DailyTotal]:
-    """Totals of closed days by some of their columns, added up by the database.
+class _Kept:
+    """Totals that are kept, of the days that are not counted now.
 
-    By day and by our number apart: together they are a hundred thousand rows in a year.
+    A month is read from its own totals where all of its days are meant and none was counted again
+    since: a year of days is a few hundred thousand rows.
     """
-    found = []
-    rows = kept.order_by().values("kind", *columns)
-    for row in rows.annotate(number=Sum("count"), duration=Sum("seconds")):
-        number, duration = row.pop("number"), row.pop("duration")
-        found.append(DailyTotal(count=number, seconds=duration, **row))
-    return found
+
+    def __init__(self, days: list[date], live: list[date], agent_number: str) -> None:
+        first, last = days[0], days[-1]
+        of = {"agent_number": agent_number} if agent_number else {}
+        whole = {day for day in days if day.day == 1 and end_of_month(day) <= last}
+        whole -= {begin_of("month", day) for day in live}
+        changed = UncountedMonth.objects.values("month")
+        known = MonthlyTotal.objects.filter(month__in=whole).exclude(month__in=changed)
+        months = set(known.order_by().values_list("month", flat=True).distinct())
+        totals = DailyTotal.objects.filter(**of).exclude(day__in=live)
+        self._days = totals.filter(day__range=(first, last))
+        self._months = MonthlyTotal.objects.filter(month__in=months, **of)
+        self._others = totals.filter(_between(first, last, months))
+
+    def by_period(self, step: str) -> list[DailyTotal]:
+        """By day, and a month's under its first day where months are asked for."""
+        if step != "month":
+            return [DailyTotal(**row) for row in add_up(self._days, "day")]
+        months = add_up(self._months.annotate(day=F("month")), "day")
+        return [DailyTotal(**row) for row in (*add_up(self._others, "day"), *months)]
+
+    def by_number(self) -> list[DailyTotal]:
+        columns = ("agent_number", "requested_by_name", "reason")
+        found = (*add_up(self._others, *columns), *add_up(self._months, *columns))
+        return [DailyTotal(**row) for row in found]
+
+
+def _between(first: date, last: date, months: set[date]) -> Q:
+    """The days that lie in none of the months, as ranges: an index finds these."""
+    found, begin = Q(), first
+    for month in sorted(months):
+        found |= Q(day__gte=begin, day__lt=month)
+        begin = end_of_month(month) + timedelta(days=1)
+    return found | Q(day__range=(begin, last))
 
 
 def _summary(
