@@ -15,6 +15,8 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractUser
 from django.db import connection
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from bland_sms.models import BulkUpdate, Conversation
 from bland_sms.pytest_plugin import bland_sandbox, fake_bland  # noqa: F401  as a host's tests
@@ -25,6 +27,17 @@ from bland_sms.updates import prepare, start
 KEY = "org_test_key_000000"
 ROOT = Path(__file__).parent.parent
 Start = Callable[..., subprocess.Popen[bytes]]
+
+# A property holds however slow the machine is, and what fails in one run fails in the next one as
+# well: no example has a time limit, nor has drawing them, and the same ones are drawn each time.
+# Other ones: pytest --hypothesis-profile=others.
+_CALM: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+}
+hypothesis_settings.register_profile("same", derandomize=True, **_CALM)
+hypothesis_settings.register_profile("others", **_CALM)
+hypothesis_settings.load_profile("same")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -158,11 +158,7 @@ steps = st.lists(
 @pytest.mark.slow
 @pytest.mark.django_db
 @pytest.mark.usefixtures("no_waiting")
-@hypothesis_settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@hypothesis_settings(max_examples=60)
 @given(steps=steps, last=st.permutations(range(40)), again=st.integers(0, 20))
 def test_any_order_and_repetition(
     sandbox: BlandSandbox,

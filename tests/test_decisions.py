@@ -379,7 +379,6 @@ def test_ledger__any_order(sandbox: BlandSandbox) -> None:
         settings=settings(
             max_examples=50,
             stateful_step_count=15,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

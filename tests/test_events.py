@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bland_sms.admin.transcript import transcript_of
@@ -109,9 +109,7 @@ def outcome_of(arrivals: Sequence[Payload], *, as_page: bool) -> tuple[Any, ...]
     return [{**row, "id": 0} for row in rows], history
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150)
 @given(data=st.data(), some=st.lists(payloads, min_size=2, max_size=6))
 def test_events__any_order_ends_in_the_same_events(
     data: st.DataObject, some: list[Payload]
@@ -122,9 +120,7 @@ def test_events__any_order_ends_in_the_same_events(
     assert outcome_of(shuffled, as_page=True) == expected
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     some=st.lists(st.one_of(payloads, stateless), min_size=2, max_size=5),

@@ -255,7 +255,6 @@ def test_ledger__model(sandbox: BlandSandbox) -> None:
         settings=settings(
             max_examples=40,
             stateful_step_count=20,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bland_sms import sync
@@ -112,9 +112,7 @@ updates = st.builds(
 )
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100)
 @given(
     first=st.lists(rows, min_size=1, max_size=2),
     later=st.lists(st.one_of(st.integers(0, 1), listings, details, updates), max_size=5),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bland_sms.mirror import (
@@ -111,9 +111,7 @@ def outcome_of(arrivals: Sequence[Payload], *, as_page: bool) -> dict[str, Any] 
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150)
 @given(data=st.data(), some=st.lists(payloads, min_size=2, max_size=6))
 def test_apply__any_order_ends_in_the_same_row(data: st.DataObject, some: list[Payload]) -> None:
     shuffled = data.draw(st.permutations([*some, *some[:2]]))
@@ -122,9 +120,7 @@ def test_apply__any_order_ends_in_the_same_row(data: st.DataObject, some: list[P
     assert outcome_of(shuffled, as_page=True) == expected
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(data=st.data(), some=st.lists(payloads, min_size=2, max_size=5))
 def test_apply__too_many_other_fields_are_bounded_in_any_order(
     data: st.DataObject, some: list[Payload]

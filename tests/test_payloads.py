@@ -810,7 +810,7 @@ def size_of(value: Any) -> tuple[int, int]:
     return number, 1 + max((depth for _, depth in inner), default=0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(nested, st.booleans())
 def test_parse_json__too_deep_or_too_many_values_and_nothing_else_is_refused(
     value: Any, is_indented: bool
@@ -906,7 +906,7 @@ def test_read_error__words_on_one_line_without_control_characters() -> None:
 
 # --- anything at all --------------------------------------------------------------------------
 
-quick = settings(max_examples=80, deadline=None)
+quick = settings(max_examples=80)
 any_text = st.text(st.characters(exclude_categories=()), max_size=40)  # lone surrogates too
 times = st.one_of(
     any_text,

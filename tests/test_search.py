@@ -346,7 +346,7 @@ texts = st.one_of(
 
 
 @given(texts)
-@hypothesis_settings(deadline=None, max_examples=300)
+@hypothesis_settings(max_examples=300)
 def test_parse_search__never_raises(text: str) -> None:
     assert len(parse_search(text).terms) <= 200
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from django.core.management import call_command
 from django.utils import timezone
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bland_sms import standing
@@ -170,12 +170,7 @@ def _text(moment: Any) -> str:
 
 
 @pytest.mark.django_db
-@settings(
-    max_examples=40,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=40, print_blob=True)
 @example(steps=OLDER)
 @example(steps=ELSEWHERE)
 @example(steps=SPARED)

@@ -81,7 +81,7 @@ def test_storm__a_limit_that_jumps(
     assert all(storm.answered == 1500 for storm in storms)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(1, 400), st.floats(1, 6)), min_size=1, max_size=12))
 def test_storm__any_schedule_ends_within_its_budget(steps: list[tuple[int, float]]) -> None:
     def limit(moment: float) -> float:

@@ -698,7 +698,7 @@ def is_in(gap: Range, moment: datetime) -> bool:
     return gap.is_gap and is_later and (gap.until is None or moment < gap.until)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     times=st.lists(st.integers(0, 40) | st.sampled_from([3, 3, 50, 5000]), min_size=1, max_size=30),
     data=st.data(),

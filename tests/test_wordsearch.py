@@ -116,7 +116,7 @@ def test_find__too_frequent_words_are_looked_for_in_what_was_copied_last(
 @example(
     threads=[[(9, False), (0, True), (1, True)], [(5, True)]], first=1
 )  # the thread of the last word holds old words
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_find__the_newest_wherever_it_looks_first(
     threads: list[list[tuple[int, bool]]], first: int
 ) -> None:
