@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -18,9 +19,10 @@ from django.db import connection
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from bland_sms.client import wire
 from bland_sms.models import BulkUpdate, Conversation
 from bland_sms.pytest_plugin import bland_sandbox, fake_bland  # noqa: F401  as a host's tests
-from bland_sms.sandbox import BlandSandbox
+from bland_sms.sandbox import BlandSandbox, server
 from bland_sms.sync import refresh
 from bland_sms.updates import prepare, start
 
@@ -45,7 +47,7 @@ def sandbox(settings: Any) -> Iterator[BlandSandbox]:
     """A stand-in for Bland that the app is connected to.
 
     The app waits for it as long as for Bland: on a busy machine an answer takes its time, and only
-    a test that lets the stand-in hang may give up (``impatient``).
+    a test that lets the stand-in hang gives up (``impatient``).
     """
     with BlandSandbox(api_key=KEY) as running:
         settings.BLAND_SMS = {"API_KEY": KEY, "BASE_URL": running.base_url}
@@ -53,9 +55,36 @@ def sandbox(settings: Any) -> Iterator[BlandSandbox]:
 
 
 @pytest.fixture
-def impatient(sandbox: BlandSandbox, set_bland: Callable[..., None]) -> None:
-    """An answer that takes longer than 0.4 seconds does not come."""
-    set_bland(READ_TIMEOUT=0.4)
+def no_hanging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for an answer is over as soon as the stand-in lets it hang or drip.
+
+    A READ_TIMEOUT of a moment would also cut off what does come, on a machine that does much else.
+    """
+    silent: set[Any] = set()
+    send, read = server._Handler._send, wire._DeadlineReader.readinto
+
+    def note_and_send(handler: Any, answer: Any, fault: Any) -> bool:
+        if isinstance(fault, str) and fault.startswith(("hang", "drip")):
+            silent.add(handler.client_address)
+        return send(handler, answer, fault)
+
+    def read_or_give_up(reader: Any, buffer: Any) -> int | None:
+        address = reader._sock.getsockname()
+        while not select.select([reader._sock], [], [], 0.01)[0]:
+            if address in silent:
+                silent.discard(address)
+                reader._deadline = 0.0
+                break
+        return read(reader, buffer)
+
+    monkeypatch.setattr(server._Handler, "_send", note_and_send)
+    monkeypatch.setattr(wire._DeadlineReader, "readinto", read_or_give_up)
+
+
+@pytest.fixture
+def impatient(sandbox: BlandSandbox, no_hanging: None, set_bland: Callable[..., None]) -> None:
+    """An answer that hangs does not come, and it is not the end of a job that cuts it off."""
+    set_bland(READ_TIMEOUT=5)
 
 
 @pytest.fixture

@@ -614,7 +614,7 @@ def test_deactivate_selected__one_message_for_each_outcome(
         store(unchanged, False)
     del sandbox.account.rows[gone]
     sandbox.faults.add(f"PATCH {refused}", "400")
-    sandbox.faults.add(silent, "forever:hang_after:3")
+    sandbox.faults.add(silent, "forever:hang_after:60")
 
     response = act(desk, "deactivate_selected", [changed, unchanged, gone, refused, silent])
 
@@ -726,13 +726,13 @@ def test_deactivate_selected__outage_is_no_failure_of_rows(
 def test_deactivate_selected__what_does_not_fit_into_the_time_stays_queued(
     desk: Client, copied: Copied, sandbox: BlandSandbox, set_bland: Any
 ) -> None:
-    set_bland(INLINE_SECONDS=1, MAX_CONCURRENCY=1)
-    sandbox.latency_seconds = 0.15
+    set_bland(INLINE_SECONDS=3, MAX_CONCURRENCY=1)
+    sandbox.latency_seconds = 1
     ids = copied(20)
     began = time.monotonic()
     messages = told(act(desk, "deactivate_selected", ids))
-    assert time.monotonic() - began < 3
-    done = list(at_bland(sandbox).values()).count(False)
+    assert time.monotonic() - began < 15
+    done = BulkUpdate.objects.get().counts()["changed"]  # Bland may have done one more
     assert 0 < done < 20
     assert [text for _, text in messages if f"{20 - done} " in text and "waiting" in text]
 
@@ -1017,11 +1017,11 @@ def test_refresh__takes_no_longer_than_a_web_request_may(
     desk: Client, known: Known, sandbox: BlandSandbox, set_bland: Any
 ) -> None:
     known()
-    set_bland(INLINE_SECONDS=0.4, READ_TIMEOUT=1.5)
-    sandbox.faults.add("conv_1", "forever:hang_before:5")
+    set_bland(INLINE_SECONDS=0.4, READ_TIMEOUT=60)
+    sandbox.faults.add("conv_1", "forever:hang_before:60")
     began = time.monotonic()
     [(level, _)] = told(press(desk, "conv_1", "refresh"))
-    assert time.monotonic() - began < 1.4
+    assert time.monotonic() - began < 30
     assert level == "error"
 
 

@@ -437,8 +437,8 @@ def test_post__an_id_that_only_bland_knows_is_adopted(lead: Client, sandbox: Bla
 def test_post__more_than_fit_without_a_worker(
     lead: Client, sandbox: BlandSandbox, copied: Copied, set_bland: Any
 ) -> None:
-    set_bland(INLINE_SECONDS=2, MAX_CONCURRENCY=1)
-    sandbox.latency_seconds = 0.1
+    set_bland(INLINE_SECONDS=3, MAX_CONCURRENCY=1)
+    sandbox.latency_seconds = 0.2
     answer = post(lead, copied(40))
     body = answer.json()
     assert (answer.status_code, body["status"], body["driver"]) == (202, "queued", "none")

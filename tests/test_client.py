@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 
 from bland_sms import __version__
 from bland_sms.client import BlandClient, ListFilter, check_client, get_client
+from bland_sms.client.wire import HTTPConnection, _DeadlineResponse
 from bland_sms.conf import BlandSettings, Secret, get_settings
 from bland_sms.exceptions import (
     STOPPING_ERRORS,
@@ -111,11 +112,7 @@ def sandbox(
     shared_sandbox.account.add({"id": "conv_1"})
     monkeypatch.setattr(shared_sandbox, "api_key", KEY)
     monkeypatch.setattr(shared_sandbox, "latency_seconds", 0)
-    settings.BLAND_SMS = {
-        "API_KEY": KEY,
-        "BASE_URL": shared_sandbox.base_url,
-        "READ_TIMEOUT": 0.4,
-    }
+    settings.BLAND_SMS = {"API_KEY": KEY, "BASE_URL": shared_sandbox.base_url}
     return shared_sandbox
 
 
@@ -186,13 +183,7 @@ def raw_server(serve: Callable[[RawServer, socket.socket], None]) -> Iterator[Ra
 
 @contextmanager
 def connected_to(server: RawServer, settings: Any, **values: Any) -> Iterator[None]:
-    settings.BLAND_SMS = {
-        "API_KEY": KEY,
-        "BASE_URL": server.url,
-        "READ_TIMEOUT": 0.3,
-        "MAX_RETRIES": 0,
-        **values,
-    }
+    settings.BLAND_SMS = {"API_KEY": KEY, "BASE_URL": server.url, "MAX_RETRIES": 0, **values}
     yield
 
 
@@ -338,7 +329,7 @@ def shared_client(shared_sandbox: BlandSandbox) -> BlandClient:
     )
 
 
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100)
 @given(conversation_id=safe_ids | other_ids)
 @example(conversation_id="a\n")
 @example(conversation_id="..")
@@ -385,12 +376,13 @@ def test_update_conversation__confirmed(name: str, bland: responses.RequestsMock
 
 
 def test_update_conversation__observed_when_sent(sandbox: BlandSandbox) -> None:
-    sandbox.latency_seconds = 0.2
     before = datetime.now(timezone.utc)
 
     payload = update()
 
-    assert before <= payload.observed_at < before + timedelta(seconds=0.2)
+    [seen] = sandbox.log
+    assert before <= payload.observed_at
+    assert payload.observed_at.timestamp() <= seen["at"]  # when it had come
 
 
 def test_client__failure_tells_when_it_was_sent(sandbox: BlandSandbox) -> None:
@@ -751,7 +743,7 @@ def test_client__retry_after_is_honoured(sandbox: BlandSandbox) -> None:
     update()
 
     first, second = (seen["at"] for seen in sandbox.log)
-    assert 0.5 <= second - first < 1.5
+    assert second - first >= 0.5
 
 
 def test_client__retry_after_too_long_is_left_to_the_caller(sandbox: BlandSandbox) -> None:
@@ -765,14 +757,14 @@ def test_client__retry_after_too_long_is_left_to_the_caller(sandbox: BlandSandbo
 
 
 def test_client__no_time_for_retry_after(sandbox: BlandSandbox) -> None:
-    sandbox.faults.add("conv_1", "429:5")
+    sandbox.faults.add("conv_1", "429:60")
     begin = time.monotonic()
 
     with pytest.raises(BlandUnavailableError) as caught:
-        update(allowance=Allowance.of_seconds(2))
+        update(allowance=Allowance.of_seconds(30))
 
     assert caught.value.gave_up is GaveUp.TIME
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 30
 
 
 def test_client__refused_calls_slow_down_all(sandbox: BlandSandbox) -> None:
@@ -786,36 +778,39 @@ def test_client__refused_calls_slow_down_all(sandbox: BlandSandbox) -> None:
 
 def test_client__rate_limit_of_the_settings(sandbox: BlandSandbox, set_bland: SetBland) -> None:
     set_bland(RATE_LIMIT=20)
+    begin = time.monotonic()
 
     for _ in range(6):
         update()
 
-    assert sandbox.log[-1]["at"] - sandbox.log[0]["at"] >= 0.2
+    assert time.monotonic() - begin >= 0.2
 
 
 # --- how long ---------------------------------------------------------------------------------
 
 
-def assert_gives_up_in(seconds: float, kind: type[BlandError], **values: Any) -> None:
+def assert_gives_up(kind: type[BlandError], seconds: float = 20, **values: Any) -> BlandError:
+    """Long before what it waits for would be there, on a busy machine as well."""
     begin = time.monotonic()
-    with pytest.raises(kind):
+    with pytest.raises(kind) as caught:
         update(**values)
     assert time.monotonic() - begin < seconds
+    return caught.value
 
 
 def test_client__no_answer(sandbox: BlandSandbox, set_bland: SetBland) -> None:
-    set_bland(MAX_RETRIES=0)
-    sandbox.faults.add("conv_1", "hang_before:3")
+    set_bland(MAX_RETRIES=0, READ_TIMEOUT=0.4)
+    sandbox.faults.add("conv_1", "hang_before:60")
 
-    assert_gives_up_in(1, BlandOutcomeUnknownError)
+    assert_gives_up(BlandOutcomeUnknownError)
 
 
 def test_client__headers_that_drip(sandbox: BlandSandbox, set_bland: SetBland) -> None:
-    """A receive each 20 ms, and never one that is late."""
-    set_bland(MAX_RETRIES=0)
-    sandbox.faults.add("conv_1", "drip:0.02")
+    """A receive each tenth of a second, and never one that is late."""
+    set_bland(MAX_RETRIES=0, READ_TIMEOUT=0.4)
+    sandbox.faults.add("conv_1", "drip:0.1")
 
-    assert_gives_up_in(1, BlandOutcomeUnknownError)
+    assert_gives_up(BlandOutcomeUnknownError)
 
 
 @pytest.mark.parametrize(
@@ -827,72 +822,81 @@ def test_client__body_that_drips(head: bytes, settings: Any) -> None:
     def serve(server: RawServer, connection: socket.socket) -> None:
         server.read_request(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\n" + head)
-        for _ in range(150):
+        for _ in range(400):
             connection.sendall(b" ")
-            time.sleep(0.02)
+            time.sleep(0.1)
 
-    with raw_server(serve) as server, connected_to(server, settings):
-        assert_gives_up_in(1, BlandOutcomeUnknownError)
+    with raw_server(serve) as server, connected_to(server, settings, READ_TIMEOUT=0.4):
+        assert_gives_up(BlandOutcomeUnknownError)
 
 
 def test_client__never_longer_than_the_time_left(
     sandbox: BlandSandbox, set_bland: SetBland
 ) -> None:
-    set_bland(READ_TIMEOUT=15)
-    sandbox.faults.add("conv_1", "forever:hang_before:3")
+    """And an answer that our deadline cut off is told as that."""
+    set_bland(READ_TIMEOUT=60)
+    sandbox.faults.add("conv_1", "forever:hang_before:60")
 
-    assert_gives_up_in(1, BlandOutcomeUnknownError, allowance=Allowance.of_seconds(0.3))
+    caught = assert_gives_up(BlandOutcomeUnknownError, allowance=Allowance.of_seconds(2))
+
+    assert (caught.cut_off, caught.gave_up) == (True, GaveUp.TIME)
 
 
-def test_client__an_answer_that_our_deadline_cut_off_is_told_as_that(
+def test_client__no_answer_in_the_whole_time_is_not_cut_off(
     sandbox: BlandSandbox, set_bland: SetBland
 ) -> None:
-    set_bland(READ_TIMEOUT=15)
-    sandbox.faults.add("conv_1", "forever:hang_before:3")
+    set_bland(READ_TIMEOUT=0.4)
+    sandbox.faults.add("conv_1", "forever:hang_before:60")
+    allowance = Allowance(deadline=time.monotonic() + 60, attempts=1)
 
-    with pytest.raises(BlandOutcomeUnknownError) as caught:
-        update(allowance=Allowance.of_seconds(0.3))
+    caught = assert_gives_up(BlandOutcomeUnknownError, allowance=allowance)
 
-    assert (caught.value.cut_off, caught.value.gave_up) == (True, GaveUp.TIME)
-
-
-def test_client__no_answer_in_the_whole_time_is_not_cut_off(sandbox: BlandSandbox) -> None:
-    sandbox.faults.add("conv_1", "forever:hang_before:3")
-
-    with pytest.raises(BlandOutcomeUnknownError) as caught:
-        update(allowance=Allowance(deadline=time.monotonic() + 60, attempts=1))
-
-    assert (caught.value.cut_off, caught.value.gave_up) == (False, GaveUp.ATTEMPTS)
+    assert (caught.cut_off, caught.gave_up) == (False, GaveUp.ATTEMPTS)
 
 
-def test_client__a_broken_connection_is_not_cut_off(sandbox: BlandSandbox) -> None:
+def test_client__a_broken_connection_is_not_cut_off(
+    sandbox: BlandSandbox, set_bland: SetBland
+) -> None:
+    set_bland(READ_TIMEOUT=60)
     sandbox.faults.add("conv_1", "reset_before")
 
     with pytest.raises(BlandOutcomeUnknownError) as caught:
-        update(allowance=Allowance(deadline=time.monotonic() + 0.3, attempts=1))
+        update(allowance=Allowance(deadline=time.monotonic() + 30, attempts=1))
 
     assert caught.value.cut_off is False
 
 
-def test_client__connecting_is_part_of_the_time_left(set_bland: SetBland, settings: Any) -> None:
-    """A handshake that takes most of it leaves less for the answer."""
+def test_client__connecting_is_part_of_the_time_left(
+    set_bland: SetBland, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a handshake takes of it is not there for the answer."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
+    left: list[float] = []
+
+    def note_and_answer(sock: Any, *args: Any, **values: Any) -> Any:
+        left.append(sock.gettimeout())
+        return _DeadlineResponse(sock, *args, **values)
+
+    monkeypatch.setattr(HTTPConnection, "response_class", staticmethod(note_and_answer))
 
     def serve(server: RawServer, connection: socket.socket) -> None:
-        time.sleep(0.6)
+        time.sleep(0.3)
         with context.wrap_socket(connection, server_side=True) as secured:
             server.read_request(secured)
-            secured.recv(1)  # nothing comes but the client's farewell
 
     with (
         authority.cert_pem.tempfile() as bundle,
         raw_server(serve) as server,
-        connected_to(server, settings, READ_TIMEOUT=15, CA_BUNDLE=bundle),
+        connected_to(server, settings, READ_TIMEOUT=60, CA_BUNDLE=bundle),
     ):
         set_bland(BASE_URL=server.url.replace("http:", "https:"))
-        assert_gives_up_in(1.1, BlandOutcomeUnknownError, allowance=Allowance.of_seconds(0.8))
+        with pytest.raises(BlandOutcomeUnknownError):
+            update(allowance=Allowance.of_seconds(30))
+
+    assert len(left) == 1
+    assert 0 < left[0] <= 29.7
 
 
 def test_client__connection_that_is_never_accepted(settings: Any) -> None:
@@ -908,10 +912,11 @@ def test_client__connection_that_is_never_accepted(settings: Any) -> None:
             "API_KEY": KEY,
             "BASE_URL": f"http://127.0.0.1:{place[1]}",
             "CONNECT_TIMEOUT": 0.2,
+            "READ_TIMEOUT": 60,
             "MAX_RETRIES": 0,
         }
         try:
-            assert_gives_up_in(1, BlandConnectionError)
+            assert_gives_up(BlandConnectionError)
         finally:
             for filler in waiting:
                 filler.close()
@@ -934,8 +939,8 @@ def test_client__body_without_end(status: int, declared: bool, settings: Any) ->
         while sent < 100 * 1024 * 1024:
             sent += connection.send(b" " * 65_536)
 
-    with raw_server(serve) as server, connected_to(server, settings, READ_TIMEOUT=5):
-        assert_gives_up_in(2, BlandError)
+    with raw_server(serve) as server, connected_to(server, settings, READ_TIMEOUT=60):
+        assert_gives_up(BlandError)
 
     assert sent < 30 * 1024 * 1024  # the rest of it is in the kernel's buffers
 
@@ -976,7 +981,7 @@ def test_client__compressed_answer_is_refused(encoding: str, sandbox: BlandSandb
     [
         {"body": "x", "headers": {"Content-Encoding": "gzip"}},
         {"body": "x" * 2_000_000},
-        {"body": "x", "headers": {"Transfer-Encoding": "chunked"}},
+        {"body": "x\r\n", "headers": {"Transfer-Encoding": "chunked"}},
     ],
     ids=["compressed", "too long", "broken"],
 )
@@ -1148,7 +1153,7 @@ def test_client__idle_connection_closed_by_the_server(settings: Any) -> None:
     with raw_server(serve) as server, connected_to(server, settings):
         for _ in range(3):
             assert update().is_active is False
-            assert closed.wait(1)
+            assert closed.wait(60)
             closed.clear()
 
     assert server.connections == 3
@@ -1252,7 +1257,6 @@ def secured(
             "API_KEY": KEY,
             "BASE_URL": sandbox.base_url,
             "CA_BUNDLE": tls.bundle,
-            "READ_TIMEOUT": 2,
         }
         return tls
 
@@ -1556,7 +1560,7 @@ FAULTS: dict[str, Any] = {
     "401": "401",
     "500": "500",
     "reset": "reset_before",
-    "hang": "hang_before:2",
+    "hang": "hang_before:60",
     "truncated": "truncated",
     "html200": "html200",
     "redirect": echo(302, "", Location=f"http://127.0.0.1:9/?key={KEY}"),
@@ -1575,9 +1579,11 @@ every_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys(
 
 
 @pytest.fixture
-def failing(sandbox: BlandSandbox, set_bland: SetBland) -> Callable[[Any], Callable[[], object]]:
+def failing(
+    sandbox: BlandSandbox, set_bland: SetBland, impatient: None
+) -> Callable[[Any], Callable[[], object]]:
     """A call that suffers such a fault."""
-    set_bland(MAX_RETRIES=0, READ_TIMEOUT=0.2)
+    set_bland(MAX_RETRIES=0)
 
     def make(fault: Any) -> Callable[[], object]:
         sandbox.faults.add("conv_1", fault)

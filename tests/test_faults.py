@@ -18,10 +18,10 @@ Row = tuple[str, list[Any], str, bool, int, int]
 
 # fault, state of the item, code, whether the mirror's row is active afterwards, PATCHes, GETs
 SETTLED = [
-    (["hang_before:5"], "changed", "", False, 2, 0),
-    (["hang_after:5"], "changed", "", False, 2, 0),
-    (["forever:hang_before:5"], "failed", "no_answer", True, 3, 1),
-    (["forever:hang_after:5"], "changed", "", False, 3, 1),
+    (["hang_before:60"], "changed", "", False, 2, 0),
+    (["hang_after:60"], "changed", "", False, 2, 0),
+    (["forever:hang_before:60"], "failed", "no_answer", True, 3, 1),
+    (["forever:hang_after:60"], "changed", "", False, 3, 1),
     (["reset_before"], "changed", "", False, 2, 0),
     (["reset_after"], "changed", "", False, 2, 0),
     (["close_before"], "changed", "", False, 2, 0),

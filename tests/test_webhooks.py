@@ -955,12 +955,11 @@ def test_process__gives_up_in_the_end(bland: BlandSandbox, waiting: Waiting) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_waiting")
-@pytest.mark.parametrize("fault", ["500", "reset_before", "hang_before:30", "429", "429:600"])
+@pytest.mark.usefixtures("no_waiting", "impatient")
+@pytest.mark.parametrize("fault", ["500", "reset_before", "hang_before:60", "429", "429:600"])
 def test_process_waiting__dead_bland_costs_little(
-    fault: str, bland: BlandSandbox, waiting: Waiting, set_bland: Any
+    fault: str, bland: BlandSandbox, waiting: Waiting
 ) -> None:
-    set_bland(READ_TIMEOUT=0.2)
     waiting(*[f"conv_{number}" for number in range(300)])
     bland.faults.add("*", f"forever:{fault}")
     worked = copying.process_waiting()
