@@ -104,10 +104,11 @@ class OddList:
             if name:
                 self.requests["detail"] += 1
                 return self._detail(name)
-            self.requests["list"] += 1
             if self.refuses_first and request.url not in self._refused:
                 self._refused.add(request.url)
+                self.requests["refused"] += 1
                 return self._failure(429)
+            self.requests["list"] += 1
             answer = self._list(parse_qs(parts.query))
             for _ in range(min(1, len(self.moves))):
                 self._move(*self.moves.pop(0))

@@ -456,6 +456,8 @@ accounts = st.lists(
         max_size=20,
     ),
     poison=st.sets(st.integers(0, 40), max_size=3),
+    dead=st.none() | st.tuples(st.integers(0, 30), st.integers(1, 20)),
+    refuses_first=st.booleans(),
     refused=st.sets(st.integers(0, 40), max_size=2),
     crashes=st.lists(st.booleans(), min_size=3, max_size=3),
 )
@@ -469,6 +471,8 @@ def test_any_mixture__converges(
     faults: list[list[str | None]],
     moves: list[tuple[str, int]],
     poison: set[int],
+    dead: tuple[int, int] | None,
+    refuses_first: bool,
     refused: set[int],
     crashes: list[bool],
 ) -> None:
@@ -483,6 +487,8 @@ def test_any_mixture__converges(
                 bland.rows[f"c{number:02d}"]["updated_at"] = NEVER_TOLD
         bland.clamp = clamp
         bland.poison = {f"c{number:02d}" for number in poison}
+        bland.dead_hours = (dead[0], dead[0] + dead[1]) if dead else None
+        bland.refuses_first = refuses_first
         refuse |= {f"c{number:02d}" for number in refused}
         for some, is_crash in zip(faults, crashes, strict=False):
             bland.faults, bland.moves = list(some), [*moves]
@@ -493,6 +499,7 @@ def test_any_mixture__converges(
             assert bland.requests["list"] <= 250 + 6 * len(bland.rows)
             no_watermark_passes_what_is_not_stored(bland)
         bland.faults, bland.moves, bland.poison = [], [], set()
+        bland.dead_hours, bland.refuses_first = None, False
         refuse.clear()
         make_due()
         for _ in range(3):

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from datetime import timezone as dt_timezone
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import AbstractUser
 from django.utils import timezone
 
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
 from bland_sms.pacing import RetryBudget
 from bland_sms.payloads import EPOCH
-from bland_sms.reasons import Failure
+from bland_sms.reasons import HISTORY_KEY, Failure
 from bland_sms.signals import bulk_update_finished
-from bland_sms.updates import claiming, ending, has_hidden, proceed, retry, transitions
+from bland_sms.updates import (
+    EmptySelectionError,
+    cancel,
+    claiming,
+    decisions,
+    ending,
+    has_hidden,
+    proceed,
+    retry,
+    transitions,
+    undo,
+)
 from bland_sms.updates.asking import ClaimedItem
 from bland_sms.updates.claiming import claim, standing_of, unclaim, unwanted, waits_for_another
 from bland_sms.updates.transitions import (
@@ -558,3 +574,157 @@ def test_proceed__what_was_stopped(status: str) -> None:
         assert (told, times) == ((status, "tls", {"a": 1}), (MOMENT, MOMENT))
     other.refresh_from_db()
     assert other.status == "stopped"
+
+
+# --- decisions about some of an update ---------------------------------------------------------
+
+
+def told_in_history() -> list[tuple[int, str, dict[str, Any]]]:
+    entries = LogEntry.objects.order_by("pk").values_list("object_id", "change_message")
+    kept = [(int(pk), json.loads(words)[0][HISTORY_KEY]) for pk, words in entries]
+    return [(pk, one["code"], one["params"]) for pk, one in kept]
+
+
+BY = {"by": "dana"}
+OPEN_ITEMS: list[tuple[dict[str, Any], tuple[str, str, Any], int]] = [
+    ({"state": "waiting"}, ("cancelled", "cancelled", BY), 1),
+    ({"state": "waiting", "error_code": "no_answer"}, ("unknown", "no_answer", None), 1),
+    ({"state": "waiting", "error_code": "interrupted"}, ("unknown", "no_answer", None), 1),
+    ({"state": "running"}, ("running", "", {**BY, "called_back": "cancelled"}), 1),
+    ({"state": "changed"}, ("changed", "", None), 0),
+    ({"state": "failed", "error_code": "x"}, ("failed", "x", None), 0),
+]
+"""Items, what they are when they have been cancelled, and whether that counts."""
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "stopped", "finished", "cancelled"])
+@pytest.mark.parametrize(
+    "seen", [(), (0,), (3,), (4, 5), (0, 1, 2, 4), (1, 3, 5), range(6)], ids=str
+)
+def test_cancel__of_what_is_visible(
+    seen: Sequence[int],
+    status: str,
+    staff: AbstractUser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bulk_update = made(status, *(item for item, *_ in OPEN_ITEMS), started_at=MOMENT)
+    other = made("running", {"state": "waiting"}, started_at=MOMENT)
+    until = timezone.now() + BulkUpdate.LEASE / 2
+    BulkUpdate.objects.update(lease_token=uuid4(), lease_until=until)
+    visible = Conversation.objects.filter(pk__in=[f"conv_{n}" for n in seen]).order_by("-pk")
+    monkeypatch.setattr(decisions, "has_hidden", lambda *args: True)  # some were, a moment ago
+    is_open = status in ("queued", "running", "stopped")
+    number = sum(OPEN_ITEMS[n][2] for n in seen) if is_open else 0
+
+    assert cancel(bulk_update, staff, visible=visible) is bool(number)
+
+    before = columns(other, "state", "error_code", "error_params")
+    assert before == [("waiting", "", None)]
+    assert columns(bulk_update, "state", "error_code", "error_params") == [
+        after if number and n in seen else (item["state"], item.get("error_code", ""), None)
+        for n, (item, after, _counts) in enumerate(OPEN_ITEMS)
+    ]
+    assert bulk_update.status == status
+    assert told_in_history() == [(bulk_update.pk, "history_cancelled", {})] * bool(number)
+
+
+@pytest.mark.parametrize("user", [True, False])
+@pytest.mark.parametrize("state", ["waiting", "running"])
+def test_cancel__of_all_that_is_left(
+    state: str,
+    user: bool,
+    staff: AbstractUser,
+    monkeypatch: pytest.MonkeyPatch,
+    heard: Any,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    """What is hidden was done a moment ago. One that was claimed waits again: its process died."""
+    bulk_update = made("running", {"state": state}, {"state": "changed"}, started_at=MOMENT)
+    monkeypatch.setattr(decisions, "has_hidden", lambda *args: True)
+    visible = Conversation.objects.filter(pk="conv_0")
+
+    with django_capture_on_commit_callbacks(execute=True):
+        assert cancel(bulk_update, staff if user else None, visible=visible) is True
+
+    assert bulk_update.status == "finished"
+    after = ("cancelled", "cancelled", BY if user else None)
+    after = after if state == "waiting" else ("unknown", "no_answer", None)
+    assert columns(bulk_update, "state", "error_code", "error_params") == [
+        after,
+        ("changed", "", None),
+    ]
+    assert heard == [(bulk_update.pk, {after[0]: 1, "changed": 1})]
+
+
+def test_cancel__is_of_this_update(staff: AbstractUser) -> None:
+    bulk_update = made("stopped", {"state": "waiting"}, stop_code="tls", stop_params={"a": 1})
+    BulkUpdate.objects.update(not_before=MOMENT, live_counts={"waiting": 1})
+    other = made("queued", {"state": "waiting"})
+
+    assert cancel(bulk_update, staff) is True
+
+    told = (bulk_update.status, bulk_update.stop_code, bulk_update.stop_params)
+    assert told == ("cancelled", "", {})
+    assert bulk_update.not_before is None
+    assert bulk_update.finished_at is not None
+    assert bulk_update.counts_at_rest == {**bulk_update.counts(), "cancelled": 1}
+    assert told_in_history() == [(bulk_update.pk, "history_cancelled", {})]
+    assert columns(other, "state") == [("waiting",)]
+    other.refresh_from_db()
+    assert other.status == "queued"
+
+
+@pytest.mark.parametrize("elsewhere", [(), (0,), (0, 1)], ids=str)
+def test_retry__what_another_update_has_meanwhile(
+    elsewhere: Sequence[int],
+    staff: AbstractUser,
+    heard: Any,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    """It is not asked twice, and where nothing else is left the update is over again."""
+    old = {"finished_at": MOMENT, "not_before": MOMENT}
+    items = [{"state": "failed", **old}, {"state": "unknown", **old}]
+    bulk_update = made("finished", *items, started_at=MOMENT, finished_at=MOMENT)
+    other = made("queued", started_at=MOMENT + SOON)
+    for n in elsewhere:
+        BulkUpdateItem.objects.create(
+            bulk_update=other, conversation_id=f"conv_{n}", state="waiting"
+        )
+
+    with django_capture_on_commit_callbacks(execute=True):
+        assert retry(bulk_update, staff) == 2
+
+    params = {"update": other.pk}
+    dropped = [("cancelled", "already_queued", params)]
+    again = [("waiting", "", None), ("waiting", "no_answer", None)]
+    assert columns(bulk_update, "state", "error_code", "error_params") == [
+        *(dropped * len(elsewhere)),
+        *again[len(elsewhere) :],
+    ]
+    assert columns(bulk_update, "not_before")[len(elsewhere) :] == [(None,)] * (2 - len(elsewhere))
+    is_over = len(elsewhere) == 2
+    assert bulk_update.status == ("finished" if is_over else "queued")
+    assert heard == [(bulk_update.pk, {"cancelled": 2})] * is_over
+    assert told_in_history() == [(bulk_update.pk, "history_retried", {"number": 2})]
+    assert columns(other, "state") == [("waiting",)] * len(elsewhere)
+
+
+@pytest.mark.parametrize("seen", [None, (), (0,), (0, 1, 2, 3)], ids=str)
+def test_undo__of_what_is_visible(seen: Sequence[int] | None) -> None:
+    items = [{"state": state} for state in ("changed", "changed", "unchanged", "failed")]
+    bulk_update = made("finished", *items, started_at=MOMENT)
+    Conversation.objects.update(is_active=False)
+    names = range(4) if seen is None else seen
+    visible = Conversation.objects.filter(pk__in=[f"conv_{n}" for n in names]).order_by("-pk")
+    expected = [f"conv_{n}" for n in names if n < 2]
+    visible_or_all = None if seen is None else visible
+    if not expected:
+        with pytest.raises(EmptySelectionError):
+            undo(bulk_update, visible=visible_or_all)
+        return
+    made_undo = undo(bulk_update, reason="why", source="api", visible=visible_or_all)
+    told = (made_undo.is_active, made_undo.undo_of_id, made_undo.reason, made_undo.source)
+    assert told == (True, bulk_update.pk, "why", "api")
+    assert made_undo.status == "draft"
+    chosen = made_undo.items.order_by("pk").values_list("conversation_id", flat=True)
+    assert sorted(chosen) == expected
