@@ -488,6 +488,8 @@ def test_release__how_it_stands(
         assert (bulk_update.counts_at_rest is not None) is is_done
         return
     assert told == expected
+    codes = {error_code for (error_code,) in columns(bulk_update, "error_code")}
+    assert codes == ({"", "cancelled"} if "cancelled" in expected[2] else {""})
     assert (bulk_update.lease_token, bulk_update.lease_until) == (None, None)
     assert bulk_update.stop_params == (params if expected[1] else {})
     assert (bulk_update.counts_at_rest is not None) is is_at_rest
@@ -495,6 +497,48 @@ def test_release__how_it_stands(
         expected[0] in ("finished", "cancelled")
     )
     assert columns(other, "state") == [("waiting",)]
+
+
+@pytest.mark.parametrize("live", [None, {}])
+@pytest.mark.parametrize("answers", [0, 1])
+@pytest.mark.parametrize("code", ["", "tls", "X" * 70, "outage"])
+def test_release__what_is_told_of_an_outage(code: str, answers: int, live: Any) -> None:
+    """Only an answer of Bland's ends it; whatever stopped it before is not told any more."""
+    before = {"stop_code": "outage", "stop_params": {"cause": "x"}, "not_before": MOMENT}
+    outage = {"outage_since": MOMENT, "outage_pauses": 3, "live_counts": live}
+    items = [{"state": "waiting"}, {"state": "changed"}]
+    bulk_update = made("running", *items, started_at=MOMENT, **before, **outage)
+    budget = RetryBudget(tokens=7, earned=0)
+    for _ in range(answers):
+        budget.earn()
+    assert bulk_update.take_lease()
+
+    ending.release(bulk_update, Failure(code), budget, ())
+
+    bulk_update.refresh_from_db()
+    told = (bulk_update.stop_code, bulk_update.stop_params)
+    assert told == (code[:64], {})
+    assert bulk_update.retry_tokens == budget.tokens
+    is_paused = code == "outage"
+    assert (bulk_update.not_before is not None) is is_paused
+    is_over = answers and not is_paused  # one that pauses again has been looked at once
+    since = (bulk_update.outage_since, bulk_update.outage_pauses)
+    assert since == ((None, 0) if is_over else (MOMENT, 3 + is_paused))
+    kept = None if live is None else bulk_update.counts() if not code else live
+    assert bulk_update.live_counts == kept
+
+
+def test_release__all_of_it_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bulk_update = made("cancelled", {"state": "waiting"}, started_at=MOMENT)
+    assert bulk_update.take_lease()
+    monkeypatch.setattr(ending, "come_to_rest", None)
+
+    with pytest.raises(TypeError):
+        ending.release(bulk_update, Failure(), RetryBudget(), ())
+
+    assert columns(bulk_update, "state") == [("waiting",)]
+    bulk_update.refresh_from_db()
+    assert bulk_update.lease_token is not None
 
 
 @pytest.mark.parametrize(
@@ -654,6 +698,28 @@ def test_cancel__of_all_that_is_left(
         ("changed", "", None),
     ]
     assert heard == [(bulk_update.pk, {after[0]: 1, "changed": 1})]
+
+
+@pytest.mark.parametrize(
+    ("second", "seen", "status", "states"),
+    [
+        ("waiting", None, "cancelled", ["cancelled", "cancelled"]),
+        ("waiting", ["conv_0", "conv_1"], "cancelled", ["cancelled", "cancelled"]),
+        ("waiting", ["conv_0"], "queued", ["cancelled", "waiting"]),
+        ("waiting", [], "queued", ["waiting", "waiting"]),
+        ("changed", ["conv_0"], "cancelled", ["cancelled", "changed"]),
+    ],
+)
+def test_cancel__goes_on_for_what_is_hidden(
+    second: str, seen: list[str] | None, status: str, states: list[str]
+) -> None:
+    bulk_update = made("queued", {"state": "waiting"}, {"state": second}, started_at=MOMENT)
+    visible = None if seen is None else Conversation.objects.filter(pk__in=seen)
+
+    assert cancel(bulk_update, visible=visible) is (states[0] == "cancelled")
+
+    assert bulk_update.status == status
+    assert [state for (state,) in columns(bulk_update, "state")] == states
 
 
 def test_cancel__is_of_this_update(staff: AbstractUser) -> None:
