@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,7 +31,7 @@ from bland_sms.sync.reading import Reader, span_words
 from bland_sms.sync.walk import Query, Range
 from bland_sms.threads import Pool
 
-from .test_walk import at, rows_of
+from .test_walk import NOON, at, page, rows_of
 
 Told = ConversationPage | BlandError
 
@@ -61,16 +61,19 @@ class Desk:
         ranges: tuple[Range, ...] = (Range("created_at", begin=at(0)),),
         allowance: Allowance | None = None,
         hours: range = range(10),
+        watermark: datetime | None = NOON,
     ) -> None:
         self.fails = fails
         self.rows = [(f"c{hour}", float(hour)) for hour in hours]
         self.asked: list[Asked] = []
-        self.renewed = 0
+        self.renewed = self.side_by_side = 0
+        self.covered: list[tuple[datetime | None, datetime | None]] = []
+        self.odd: set[str] = set()
         settings = SimpleNamespace(page_size=4, list_dialect=dialect)
         client = SimpleNamespace(settings=settings, list_conversations=self._list)
         self.reader = Reader(
             SyncRun(mode=mode),
-            Plan(mode=mode, ranges=ranges, watermark=at(0)),
+            Plan(mode=mode, ranges=ranges, watermark=watermark),
             cast(BlandClient, client),
             allowance or Allowance(budget=RetryBudget()),
             dry_run=True,
@@ -123,9 +126,13 @@ class Desk:
             self.reader.submit(cast(Pool, self))
             if not self.reader.in_flight:
                 return arrived
+            self.side_by_side = max(self.side_by_side, len(self.reader.in_flight))
             for future in list(self.reader.in_flight):
                 self.reader.take(future)
-            arrived |= {payload.id for payload in self.reader.take_batch().fresh}
+            batch = self.reader.take_batch()
+            arrived |= {payload.id for payload in batch.fresh}
+            self.covered += [(one.begin, one.until) for one in batch.covered]
+            self.odd |= batch.odd
 
     @property
     def gaps(self) -> list[tuple[Any, Any]]:
@@ -133,6 +140,7 @@ class Desk:
 
 
 ALL = {f"c{hour}" for hour in range(10)}
+FOUR = tuple(Range("created_at", begin=at(n), until=at(n + 3)) for n in (0, 3, 6, 9))
 
 
 def failed(error: BlandError, gave_up: GaveUp | None = GaveUp.ATTEMPTS) -> BlandError:
@@ -300,6 +308,278 @@ def test_failure__when_the_time_is_up_is_none_of_blands(
     desk = Desk(lambda asked: error, allowance=allowance)
     assert desk.read() == set()
     assert desk.reader.problem.code == code
+
+
+# --- pages that are wrong, or may be -----------------------------------------------------------
+
+DISOBEYED, EMPTY, BROKEN = "not what was asked for", "empty", "unreadable"
+
+
+@pytest.mark.parametrize("is_spent", [False, True])
+@pytest.mark.parametrize("wrong", range(5))
+@pytest.mark.parametrize("kind", [DISOBEYED, EMPTY, BROKEN])
+def test_wrong_page__is_asked_for_again(kind: str, wrong: int, is_spent: bool) -> None:
+    """What is wrong for good twice in a row, what may be right once; without a budget never."""
+    told: dict[str, Told] = {
+        DISOBEYED: rows_of(("old", -9.0)),
+        EMPTY: rows_of(),
+        BROKEN: BlandPayloadError(),
+    }
+
+    def fails(asked: Asked) -> Told | None:
+        return told[kind] if 2 <= len(desk.asked) < 2 + wrong else None
+
+    budget = RetryBudget(tokens=1 if is_spent else 40, earned=0)
+    if is_spent:
+        budget.spend()
+    desk = Desk(fails, allowance=Allowance(budget=budget))
+    arrived = desk.read()
+    again = 0 if is_spent else {DISOBEYED: 2, EMPTY: 1, BROKEN: 2}[kind]
+    is_over = wrong > again
+    if not is_over:
+        assert (arrived, desk.reader.problem.code) == (ALL, "")
+        assert [r.asked_again for r in desk.reader.ranges] == [0]
+        return
+    if kind == DISOBEYED:
+        assert desk.reader.problem.code == "list_untrusted"
+        assert all(range_.is_done for range_ in desk.reader.ranges)  # no later run goes on there
+    elif kind == EMPTY:  # it is believed
+        assert desk.reader.problem.code == ""
+    elif is_spent:
+        assert desk.reader.problem.code == "bad_answer"
+        assert not any(range_.is_done for range_ in desk.reader.ranges)
+    else:  # a detour
+        assert (arrived, desk.reader.problem.code) == (ALL, "")
+        return
+    assert arrived == {"c0", "c1", "c2", "c3"}
+    assert len(desk.asked) == 2 + again
+
+
+def test_wrong_pages__each_time_anew() -> None:
+    """Asked for again means in a row."""
+
+    def fails(asked: Asked) -> Told | None:
+        return rows_of(("old", -9.0)) if len(desk.asked) % 3 else None
+
+    desk = Desk(fails)
+    assert desk.read() == ALL
+
+
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+@pytest.mark.parametrize("first", [DISOBEYED, EMPTY, BROKEN, "400", "500"])
+@pytest.mark.parametrize(
+    ("asked", "switches"), [("auto", True), ("a", False), ("b", False)], ids=str
+)
+def test_dialect__the_other_one_is_tried_once(
+    asked: str, switches: bool, first: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Told] = {
+        DISOBEYED: rows_of(("old", -9.0), ("older", -10.0)),
+        EMPTY: rows_of(),
+        BROKEN: BlandPayloadError(),
+        "400": failed(BlandAPIError(400), None),
+        "500": failed(BlandUnavailableError(500)),
+    }
+    monkeypatch.setattr("bland_sms.sync.runs.last_dialect", lambda: "")
+    forgotten: list[bool] = []
+    monkeypatch.setattr("bland_sms.sync.missing.forget", lambda: forgotten.append(True))
+    spoken = "a" if asked == "b" else "b"
+    ranges = (Range("created_at"),) if mode == "full" else (Range("created_at", begin=at(0)),)
+    desk = Desk(
+        lambda one: None if one.dialect == spoken else told[first],
+        dialect=asked,
+        mode=mode,
+        ranges=ranges,
+    )
+    desk.reader.dry_run = False
+    arrived = desk.read()
+    if first == EMPTY:  # an empty list is one
+        assert (arrived, desk.reader.problem.code) == (set(), "")
+        assert desk.reader.is_proven is not switches
+    elif switches:
+        assert (arrived, desk.reader.problem.code) == (ALL, "")
+        assert desk.reader.dialect == spoken
+        assert desk.reader.is_proven
+        assert desk.reader.run.watermark == at(0)
+        assert forgotten == [True] * (mode == "full")
+    else:
+        assert arrived == set()
+        assert desk.reader.problem
+        assert {one.dialect for one in desk.asked} == {asked}
+
+
+@pytest.mark.parametrize(
+    ("asked", "known", "expected", "is_proven"),
+    [
+        ("auto", "", "a", False),
+        ("auto", "a", "a", True),
+        ("auto", "b", "b", True),
+        ("a", "b", "a", True),
+        ("b", "a", "b", True),
+    ],
+)
+def test_dialect__what_was_set_and_what_is_known(
+    asked: str, known: str, expected: str, is_proven: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bland_sms.sync.runs.last_dialect", lambda: known)
+    desk = Desk(dialect=asked)
+    assert (desk.reader.dialect, desk.reader.is_proven) == (expected, is_proven)
+    desk.read()
+    assert desk.reader.is_proven
+
+
+@pytest.mark.parametrize("error", [*STEPPED_OVER, *PASSING, *ENDING], ids=words)
+def test_dialect__what_was_asked_in_the_one_before_says_nothing(
+    error: Callable[[], BlandError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four ranges were on their way when the first of them was refused."""
+    monkeypatch.setattr("bland_sms.sync.runs.last_dialect", lambda: "")
+
+    def fails(asked: Asked) -> Told | None:
+        if asked.dialect == "b":
+            return None
+        return error() if len(desk.asked) > 1 else failed(BlandAPIError(400), None)
+
+    desk = Desk(fails, dialect="auto", ranges=FOUR)
+    assert (desk.read(), desk.reader.problem.code) == (ALL, "")
+    assert [one.dialect for one in desk.asked].count("a") == 4
+
+
+def test_dialect__both_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bland_sms.sync.runs.last_dialect", lambda: "")
+    desk = Desk(lambda asked: failed(BlandAPIError(400), None), dialect="auto", ranges=FOUR)
+    desk.read()
+    assert desk.reader.problem.code == "http_400"
+    assert len(desk.asked) == 8
+
+
+# --- what is kept of a page --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hours", "size", "odd", "is_untimely"),
+    [
+        ((None, None, None, None), 4, 4, True),
+        ((None, None, None), 4, 3, False),
+        ((None,), 1, 1, False),
+        ((None, None), 2, 2, True),
+        ((0, None, None, None), 4, 0, False),
+        ((), 4, 0, False),
+    ],
+)
+def test_page__without_any_usable_time(
+    hours: tuple[float | None, ...], size: int, odd: int, is_untimely: bool
+) -> None:
+    desk = Desk(lambda asked: page(*hours) if asked.query.page == 1 else page())
+    desk.reader.client.settings.page_size = size  # type: ignore[misc]
+    desk.read()
+    assert (len(desk.odd), desk.reader.is_untimely) == (odd, is_untimely)
+
+
+LATE = at(3) + timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "watermark", "answered", "times", "expected"),
+    [
+        ("full", None, LATE, [at(1), at(2)], LATE),
+        ("full", None, None, [at(2), at(1)], at(2)),
+        ("full", None, None, [None], None),
+        ("full", at(0), LATE, [at(1)], at(0)),
+        ("incremental", at(1), LATE, [at(2), at(5), None], at(5)),
+        ("incremental", at(1), LATE, [at(0)], at(1)),
+        ("incremental", None, LATE, [at(2)], None),
+    ],
+)
+def test_watermark(
+    mode: str, watermark: Any, answered: Any, times: list[Any], expected: Any
+) -> None:
+    rows = rows_of(*((f"c{n}", float(n)) for n in range(len(times))))
+    told = replace(
+        rows,
+        answered_at=answered,
+        conversations=tuple(
+            replace(one, updated_at=moment)
+            for one, moment in zip(rows.conversations, times, strict=True)
+        ),
+    )
+    desk = Desk(
+        lambda asked: told if len(desk.asked) == 1 else replace(rows_of(), answered_at=None),
+        mode=mode,
+        watermark=watermark,
+    )
+    desk.read()
+    assert desk.reader.run.watermark == expected
+    assert desk.reader.ends_at == answered
+
+
+@pytest.mark.parametrize(
+    ("ends_at", "requests"), [(None, 6), (at(8), 4), (at(10), 4), (at(10.001), 6)], ids=str
+)
+def test_end__of_the_list_as_it_was_when_the_walk_began(ends_at: Any, requests: int) -> None:
+    """Where it is reached, a page that is not full is the last one."""
+    desk = Desk(lambda asked: replace(desk.page(asked), answered_at=ends_at), hours=range(11))
+    assert desk.read() == {*ALL, "c10"}
+    assert len(desk.asked) == requests
+
+
+def test_end__of_a_list_that_grows_with_each_answer() -> None:
+    def fails(asked: Asked) -> Told | None:
+        desk.rows.append((f"late{len(desk.asked)}", 10.0 + len(desk.asked)))
+        return replace(desk.page(asked), answered_at=at(9))
+
+    desk = Desk(fails)
+    assert desk.read() >= ALL
+    assert len(desk.asked) < 10
+
+
+@pytest.mark.parametrize("sort_by", ["created_at", "updated_at"])
+def test_covered__only_by_the_time_that_never_changes(sort_by: Any) -> None:
+    desk = Desk(lambda asked: rows_of(), ranges=(Range(sort_by, begin=at(0), until=at(9)),))
+    desk.read()
+    assert desk.covered == ([(at(0), at(9))] if sort_by == "created_at" else [])
+
+
+# --- side by side ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("number", [0, 4, 5, 13, 40, 400])
+def test_full__is_cut_into_ranges(number: int, fails: bool) -> None:
+    """All of it arrives once and is covered; where the newest is not told, it is read in one."""
+
+    def answer(asked: Asked) -> Told | None:
+        is_probe = not asked.ascending
+        return failed(BlandUnavailableError(503)) if fails and is_probe else None
+
+    desk = Desk(
+        answer, mode="full", ranges=(Range("created_at"),), watermark=None, hours=range(number)
+    )
+    assert desk.read() == {f"c{hour}" for hour in range(number)}
+    assert not desk.reader.problem
+    probes = [one for one in desk.asked if not one.ascending]
+    assert len(probes) == (number > 0)
+    assert desk.side_by_side <= 8
+    is_cut = number == 400 and not fails
+    assert (desk.side_by_side == 8) is is_cut
+    first = sum(asked.query.at_least is None and asked.ascending for asked in desk.asked)
+    assert first == (1 if number else 2)
+    stretches = sorted(desk.covered, key=lambda one: one[0] or at(-1))
+    assert stretches[0][0] is None
+    assert [begin for begin, _ in stretches[1:]] == [end for _, end in stretches[:-1]]
+    assert stretches[-1][1] in (None, at(number - 1))  # later rows are newer than the walk
+
+
+def test_ranges__one_that_is_long_is_cut_again() -> None:
+    """Rows stand close together in one part of the time only."""
+    desk = Desk(
+        ranges=tuple(Range("created_at", begin=at(n), until=at(n + 1)) for n in (0, 1)),
+        hours=range(0),
+    )
+    desk.rows = [(f"c{n:03d}", n / 1000) for n in range(900)]
+    assert len(desk.read()) == 900
+    assert desk.side_by_side == 8
+    assert len(desk.asked) < 360
 
 
 def test_span_words() -> None:

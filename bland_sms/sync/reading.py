@@ -164,18 +164,18 @@ class Reader:
     def take(self, future: Future[ConversationPage]) -> None:
         """Keep what is new on a page; nothing of one that is not what was asked for."""
         range_, query, dialect = self.in_flight.pop(future)
+        if dialect != self.dialect:
+            return  # asked before the other one turned out to be right
         try:
             page = future.result()
-            if dialect != self.dialect:
-                return  # asked before the other one turned out to be right
             if range_.is_doubtful(page, query) and self._ask_again(range_, ASK_AGAIN_IN_DOUBT):
                 return
             taken = range_.take(page, query)
         except DisobeyedError:
-            if not self._ask_again(range_, ASK_AGAIN) and not self._switch_from(dialect):
+            if not self._ask_again(range_, ASK_AGAIN) and not self._switch():
                 self._distrust(Failure("list_untrusted"))
         except BlandError as error:
-            self._take_failure(error, range_, query, dialect)
+            self._take_failure(error, range_, query)
         else:
             self._keep(range_, query, page, taken)
 
@@ -218,19 +218,13 @@ class Reader:
 
     # --- a page that is wrong, or that fails ---------------------------------------------------
 
-    def _take_failure(
-        self,
-        error: BlandError,
-        range_: Range,
-        query: Query,
-        dialect: Dialect,
-    ) -> None:
+    def _take_failure(self, error: BlandError, range_: Range, query: Query) -> None:
         if isinstance(error, BlandAPIError) and error.status_code == 400:
-            if self._switch_from(dialect):
+            if self._switch():
                 return
         elif isinstance(error, BlandPayloadError) and self._ask_again(range_, ASK_AGAIN):
             return
-        if self.problem or dialect != self.dialect:
+        if self.problem:
             return
         if not _may_be_stepped_over(error):
             self.problem = self.failure_of(error)
@@ -239,7 +233,7 @@ class Reader:
             self._step_over(range_, query)
         except NoAnswerError:
             # In the wrong dialect, each page may hold what Bland cannot answer for.
-            if self.is_proven or not self._switch_from(dialect):
+            if self.is_proven or not self._switch():
                 self.problem = self.failure_of(error)
         except BlandError as other:
             self.problem = self.failure_of(other)
@@ -287,14 +281,12 @@ class Reader:
         for range_ in self.ranges:
             range_.is_done = True
 
-    def _switch_from(self, dialect: Dialect) -> bool:
+    def _switch(self) -> bool:
         """Try the other dialect, once in a run; False where that was done already."""
-        if dialect != self.dialect:
-            return True
         if not self.may_switch:
             return False
         self.may_switch = False
-        self.dialect = "a" if dialect == "b" else "b"
+        self.dialect = "a" if self.dialect == "b" else "b"
         self._start_over()  # pages that only looked like what was asked for have moved it
         return True
 
