@@ -89,8 +89,8 @@ def test_sync__trouble_is_told(fault: str, words: str, desk: Client, sandbox: Bl
 def test_sync__what_did_not_fit_is_told(
     desk: Client, sandbox: BlandSandbox, set_bland: Callable[..., None]
 ) -> None:
-    set_bland(INLINE_SECONDS=0.5, PAGE_SIZE=5)
-    sandbox.latency_seconds = 0.1
+    set_bland(INLINE_SECONDS=3, PAGE_SIZE=5)
+    sandbox.faults.add("#10", "hang_before:60")
     for index in range(150):
         moment = f"2026-01-01T00:{index % 60:02d}:00Z"
         sandbox.account.add({"id": f"c{index}", "created_at": moment})

@@ -188,7 +188,7 @@ FAILURES = [
     ("forever:503:99999", 502, "http_503", "waiting"),
     ("forever:html502", 502, None, "unknown"),
     ("forever:408", 502, None, "unknown"),
-    ("forever:hang_after:1", 504, "no_answer", "unknown"),
+    ("forever:hang_after:60", 504, "no_answer", "unknown"),
     ("forever:reset_before", 504, "no_answer", "unknown"),
     ("forever:not_applied", 409, "not_applied", "failed"),
     ("forever:bad_json", 502, "bad_answer", "unknown"),
@@ -197,6 +197,7 @@ FAILURES = [
 ]
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("fault", "status", "code", "state"), FAILURES)
 def test_patch__failures(
     fault: str,
@@ -206,7 +207,9 @@ def test_patch__failures(
     lead: Client,
     sandbox: BlandSandbox,
     copied: Copied,
+    set_bland: Any,
 ) -> None:
+    set_bland(INLINE_SECONDS=60)
     (one,) = copied(1)
     target = one if "404" not in fault or "route" in fault else "*"
     sandbox.faults.add(target, fault if fault != "404" else "forever:404")
@@ -356,6 +359,7 @@ def test_refresh__copies(lead: Client, sandbox: BlandSandbox, copied: Copied) ->
     assert not BulkUpdate.objects.exists()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("fault", "status", "code"),
     [
@@ -364,7 +368,7 @@ def test_refresh__copies(lead: Client, sandbox: BlandSandbox, copied: Copied) ->
         ("forever:401", 502, None),
         ("forever:429:7", 503, None),
         ("forever:500", 502, None),
-        ("forever:hang_before:1", 504, "no_answer"),
+        ("forever:hang_before:60", 504, "no_answer"),
         ("forever:bad_json", 502, "bad_answer"),
         ("forever:html200", 502, "bad_answer"),
         ("forever:errors_body", None, None),

@@ -1207,7 +1207,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
     monkeypatch.setattr(sandbox, "wrap", count)
 
-    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=20)
+    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=120)
 
     assert done.returncode == 0
     assert (len(connections), len(sandbox.log)) == (2, 3)

@@ -399,7 +399,7 @@ def served() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
 
 def get(url: str, key: str = KEY) -> Any:
     with urllib.request.urlopen(
-        urllib.request.Request(url, headers={"Authorization": key}), timeout=10
+        urllib.request.Request(url, headers={"Authorization": key}), timeout=60
     ) as answer:
         return json.load(answer)
 

@@ -52,7 +52,7 @@ def ask(
         method,
         bland.base_url + CONVERSATIONS + path,
         headers={"authorization": bland.api_key if key is None else key},
-        timeout=5,
+        timeout=60,
         **options,
     )
 
@@ -245,7 +245,7 @@ def test_error__no_envelope_is_left_out() -> None:
 
 def test_error__route_that_is_not_there_has_none_of_blands_codes(bland: StandIn) -> None:
     told = requests.get(
-        f"{bland.base_url}/v1/nothing", headers={"authorization": bland.api_key}, timeout=5
+        f"{bland.base_url}/v1/nothing", headers={"authorization": bland.api_key}, timeout=60
     )
 
     assert told.status_code == 404

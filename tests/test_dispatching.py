@@ -149,8 +149,8 @@ def test_take_turn__waits_until_a_dead_workers_lease_lapses(
     sandbox: BlandSandbox, copied: Copied, started: Started
 ) -> None:
     bulk_update = started(copied(30))
-    lease(bulk_update)
     began = time.monotonic()
+    lease(bulk_update)
 
     work("update", bulk_update.pk)
 
@@ -431,9 +431,11 @@ def test_driver_of(
     expected: str,
     copied: Copied,
     started: Started,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bulk_update = started(copied(1))
     now = timezone.now()
+    monkeypatch.setattr(timezone, "now", lambda: now)
     if seconds_since_asked is not None:
         bulk_update.dispatched_at = now - timedelta(seconds=seconds_since_asked)
     if lease_seconds is not None:

@@ -52,7 +52,7 @@ def child(sandbox: BlandSandbox) -> Iterator[Callable[..., subprocess.Popen[str]
 
 
 def wait_until(condition: Callable[[], Any]) -> None:
-    give_up_at = time.monotonic() + 30
+    give_up_at = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < give_up_at
         time.sleep(0.005)

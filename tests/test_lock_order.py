@@ -80,7 +80,7 @@ def test_stored_rows__are_locked_in_the_order_of_their_ids(
     with transaction.atomic():
         assert rows.select_for_update().first() is not None
         future = other.applies(ids, 1) if verb == "apply" else other.erases(ids)
-        wait_until(is_waiting_for_us, 30)
+        wait_until(is_waiting_for_us)
         assert len(rows.select_for_update(nowait=True)) == 3
     future.result(60)
     assert rows.filter(is_active=verb == "apply").count() == 3
@@ -91,7 +91,7 @@ def test_new_rows__are_made_in_the_order_of_their_ids(ids: list[str], other: Oth
     with transaction.atomic():
         apply_page(page(["conv_a"], 0))
         future = other.applies(ids, 1)
-        wait_until(is_waiting_for_us, 30)
+        wait_until(is_waiting_for_us)
         apply_page(page(["conv_b", "conv_c"], 0))
     future.result(60)
     assert Conversation.objects.filter(is_active=True).count() == 3

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -20,7 +21,7 @@ import pytest
 
 import bland_sms.sandbox
 from bland_sms.conf import Secret
-from bland_sms.sandbox import Account, BlandSandbox, seed_account
+from bland_sms.sandbox import Account, BlandSandbox, seed_account, stand_in
 from bland_sms.sandbox.writers import Writers
 from bland_sms.webhooks.signature import is_signed
 
@@ -71,7 +72,7 @@ def call(
 ) -> Answered:
     parts = urlsplit(bland.base_url)
     assert parts.hostname is not None
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
     headers = {} if key is None else {"authorization": key}
     content = body if isinstance(body, bytes) else None if body is None else json.dumps(body)
     began = time.monotonic()
@@ -171,7 +172,7 @@ def test_detail__has_messages(bland: BlandSandbox) -> None:
 def test_server__keeps_a_connection_open(bland: BlandSandbox) -> None:
     parts = urlsplit(bland.base_url)
     assert parts.hostname is not None
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=5)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
     sockets = set()
     for _ in range(3):
         connection.request("GET", f"{CONVERSATIONS}/conv_1", headers={"authorization": KEY})
@@ -595,6 +596,16 @@ def test_faults__of_the_nth_call() -> None:
 # --- rate limit -------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds of the stand-in's clock, which stands still."""
+    seconds = [1000.0]
+    stopped = SimpleNamespace(time=time.time, monotonic=lambda: seconds[0])
+    monkeypatch.setattr(stand_in, "time", stopped)
+    return seconds
+
+
+@pytest.mark.usefixtures("clock")
 def test_rate_limit__refuses_what_is_above() -> None:
     with BlandSandbox(api_key=KEY, rate_limit=4) as fresh:
         fresh.account.add({"id": "conv_1"})
@@ -603,11 +614,11 @@ def test_rate_limit__refuses_what_is_above() -> None:
     assert answered[-1].code == "RATE_LIMITED"
 
 
-def test_rate_limit__passes_again_a_second_later() -> None:
+def test_rate_limit__passes_again_a_second_later(clock: list[float]) -> None:
     with BlandSandbox(api_key=KEY, rate_limit=1) as fresh:
         fresh.account.add({"id": "conv_1"})
         assert statuses(fresh, 2) == [200, 429]
-        time.sleep(1.05)
+        clock[0] += 1
         assert patch(fresh).status == 200
 
 
@@ -845,6 +856,6 @@ def test_source__was_found() -> None:
 def test_server__survives_junk(bland: BlandSandbox) -> None:
     parts = urlsplit(bland.base_url)
     for junk in (b"\r\n\r\n", b"GET\r\n\r\n", b"\xff\xfe\x00\r\n\r\n", b"PATCH / HTTP/1.1\r\n"):
-        with socket.create_connection((parts.hostname, parts.port), timeout=5) as raw:
+        with socket.create_connection((parts.hostname, parts.port), timeout=60) as raw:
             raw.sendall(junk)
     assert patch(bland).status == 200

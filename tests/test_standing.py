@@ -793,9 +793,13 @@ def test_catch_up__all_that_was_active_lately(monkeypatch: pytest.MonkeyPatch) -
     ids=str,
 )
 def test_ask_again__what_bland_did_not_answer(
-    item: dict[str, Any], seconds_ago: float, is_asked_again: bool
+    item: dict[str, Any],
+    seconds_ago: float,
+    is_asked_again: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     row, now, item = mirrored(), timezone.now(), dict(item)
+    monkeypatch.setattr(timezone, "now", lambda: now)
     Conversation.objects.update(is_active=item.pop("is_active", True))
     other = mirrored("other")
     bulk_update = BulkUpdate.objects.create(

@@ -125,7 +125,7 @@ def test_gunicorn__burst_delays_nothing(sandbox: BlandSandbox, serve: Callable[.
     and four of them the whole site. Measured beside a burst after which there is nothing to copy,
     since a test knows nothing of how busy its machine is."""
     address = serve("--workers", "4", "--worker-class", "sync")
-    sandbox.latency_seconds = 3.0
+    sandbox.latency_seconds = 8.0  # far more than the two bursts may differ by
     ids = [f"conv_{number}" for number in range(200)]
     for conversation_id in ids:
         sandbox.account.add({"id": conversation_id})

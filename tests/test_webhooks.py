@@ -792,7 +792,7 @@ def test_process__many_threads(bland: BlandSandbox, waiting: Waiting) -> None:
 
     def go(delivery: WebhookDelivery) -> None:
         try:
-            barrier.wait(5)
+            barrier.wait(60)
             copying.process(delivery)
         finally:
             connection.close()
@@ -801,7 +801,7 @@ def test_process__many_threads(bland: BlandSandbox, waiting: Waiting) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert gets(bland) == 1
     assert set(states()) == {"processed"}
 
@@ -906,13 +906,14 @@ def test_process__failure_that_may_pass(
 ) -> None:
     [delivery] = waiting("conv_1")
     bland.faults.add("conv_1", f"forever:{fault}")
+    pause, before = timedelta(seconds=seconds), timezone.now()
     assert copying.process(delivery) is False
+    after = timezone.now()
     delivery.refresh_from_db()
     assert (delivery.state, delivery.attempts, delivery.error) == (State.RECEIVED, 1, code)
     assert delivery.claimed_conversation is None
     assert delivery.not_before is not None
-    left = (delivery.not_before - timezone.now()).total_seconds()
-    assert seconds - 5 < left <= seconds
+    assert before + pause <= delivery.not_before <= after + pause
     bland.faults.clear()
     minutes_pass(60 * 24)
     assert copying.process_waiting().processed == 1
