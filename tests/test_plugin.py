@@ -362,7 +362,9 @@ def test_beside__mock_that_was_there_first(request: pytest.FixtureRequest) -> No
 
 def test_beside__server_of_this_machine(fake_bland: FakeBland) -> None:
     with BlandSandbox() as server:
-        assert requests.get(f"{server.base_url}/_sandbox/log", timeout=60).json() == {"requests": []}
+        assert requests.get(f"{server.base_url}/_sandbox/log", timeout=60).json() == {
+            "requests": []
+        }
 
 
 # --- the plugin itself ------------------------------------------------------------------------

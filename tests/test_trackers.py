@@ -50,7 +50,7 @@ def test_sentry__a_healthy_page_sends_neither_numbers_nor_messages() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
