@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
+from functools import partial
 from io import StringIO
 from typing import Any
 from unittest.mock import patch
@@ -11,7 +14,7 @@ from unittest.mock import patch
 import pytest
 from django.contrib.auth.models import AbstractUser, Permission
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, connections
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.test import Client
@@ -21,6 +24,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from bland_sms.admin import ConversationAdmin, filters
+from bland_sms.database import patiently
 from bland_sms.mirror import apply_page
 from bland_sms.models import (
     BulkUpdate,
@@ -210,6 +214,31 @@ def test_read__totals_of_months_say_what_those_of_days_say(
     MonthlyTotal.objects.bulk_create(kept)
     close_days()
     assert not UncountedMonth.objects.filter(month__lt=TODAY.replace(day=1)).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_close_days__several_processes_at_once_count_nothing_twice() -> None:
+    """Each hears of late news, and counts what all of them noted."""
+    days = [TODAY - timedelta(days=back) for back in (27, 28, 57)]
+    rounds = 12
+
+    def desk(name: int) -> None:
+        try:
+            for number in range(rounds):
+                patiently(partial(told, f"c{name}_{number}", days[(name + number) % 3], 9))
+                close_days()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(desk, range(4)))
+    close_days()
+    started = DailyTotal.objects.filter(kind="started").order_by("day")
+    expected = Counter(days[(name + number) % 3] for name in range(4) for number in range(rounds))
+    assert list(started.values_list("day", "count")) == sorted(expected.items())
+    [october] = MonthlyTotal.objects.filter(kind="started", month=date(2026, 10, 1))
+    assert october.count == sum(expected[day] for day in days if day.month == 10)
 
 
 def test_read__a_year_is_read_from_the_totals_of_months() -> None:

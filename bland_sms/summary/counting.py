@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -25,7 +24,7 @@ from django.db.models import (
 )
 from django.utils import timezone
 
-from ..database import using, write_transaction
+from ..database import batches, patient, using, write_transaction
 from ..models import (
     BulkUpdateItem,
     Conversation,
@@ -159,18 +158,27 @@ def close_days(limit: int = LONGEST_DAYS) -> int:
     return len(days)
 
 
+@patient
 def _close(days: Sequence[date]) -> None:
-    with write_transaction(DailyTotal), _settling(UncountedDay, day__in=days):
+    with write_transaction(DailyTotal):
+        seen = _lock(UncountedDay, "day", days)
+        noted = sorted(set(seen.values()))
         totals = DailyTotal.objects.using(using(DailyTotal))
-        totals.filter(day__in=days).delete()
-        totals.bulk_create(count(days), batch_size=500)
-        months = sorted({begin_of("month", day) for day in days})
-        notes = UncountedMonth.objects.using(using(UncountedMonth))
-        notes.bulk_create(UncountedMonth(month=month) for month in months)
+        totals.filter(day__in=noted).delete()
+        totals.bulk_create(count(noted), batch_size=500)
+        months = sorted({begin_of("month", day) for day in noted})
+        UncountedMonth.objects.using(using(UncountedMonth)).bulk_create(
+            UncountedMonth(month=month) for month in months
+        )
+        _delete(UncountedDay, seen)
 
 
+@patient
 def _close_month(month: date) -> None:
-    with write_transaction(MonthlyTotal), _settling(UncountedMonth, month=month):
+    with write_transaction(MonthlyTotal):
+        seen = _lock(UncountedMonth, "month", [month])
+        if not seen:
+            return
         days = DailyTotal.objects.using(using(DailyTotal)).filter(
             day__range=(month, end_of_month(month))
         )
@@ -178,18 +186,20 @@ def _close_month(month: date) -> None:
         totals.filter(month=month).delete()
         added = add_up(days, "agent_number", "requested_by_name", "reason")
         totals.bulk_create((MonthlyTotal(month=month, **row) for row in added), batch_size=500)
+        _delete(UncountedMonth, seen)
 
 
-@contextmanager
-def _settling(model: type[Any], **which: Any) -> Iterator[None]:
-    """Count what these notes stand for, and delete them.
+def _lock(model: type[Any], column: str, when: Sequence[date]) -> dict[int, date]:
+    """Lock these notes; the key and the day or month of each that is still there.
 
     They are locked before anything is counted: another process waits here, and what is noted later
-    stays noted. What a note stands for was committed with it, so it is counted now.
+    stays noted. What a note stands for was committed with it, so it is counted now. What has no
+    note any more was counted by another process meanwhile, and nobody holds it: leave it alone.
     """
-    notes = model.objects.using(using(model))
-    some = notes.filter(**which).select_for_update().order_by("pk")
-    seen = list(some.values_list("pk", flat=True))
-    yield
-    for begin in range(0, len(seen), 500):
-        notes.filter(pk__in=seen[begin : begin + 500]).delete()
+    notes = model.objects.using(using(model)).filter(**{f"{column}__in": when})
+    return dict(notes.select_for_update().order_by("pk").values_list("pk", column))
+
+
+def _delete(model: type[Any], seen: Iterable[int]) -> None:
+    for some in batches(list(seen)):
+        model.objects.using(using(model)).filter(pk__in=some).delete()
