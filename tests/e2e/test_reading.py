@@ -75,20 +75,69 @@ def test_reading__from_right_to_left(language: str, desk: Desk, settings: Any) -
     assert faults == {}
 
 
-def test_reading__on_paper(desk: Desk) -> None:
-    page = desk()
+PAPERS = [("A4 with margins", 720), ("A4", 794), ("A4 on its side", 1123)]
+"""At 96 dots per inch."""
+UNUSED = """() => [...document.querySelectorAll("#changelist .results, #content .bland-sms-scroll")]
+  .map(one => Math.round(window.innerWidth - one.getBoundingClientRect().width))
+  .filter(unused => unused > 100)"""
+BROKEN_WORDS = r"""() => {
+  const found = new Set();
+  for (const cell of document.querySelectorAll("#content :is(th, td)")) {
+    const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+      for (const word of node.data.matchAll(/[^\s\-_/]{2,16}/g)) {  // longer ones may be broken
+        if (/\S/.test(node.data[word.index + word[0].length] ?? " ")) continue;
+        const range = document.createRange();
+        range.setStart(node, word.index);
+        range.setEnd(node, word.index + word[0].length);
+        const tops = [...range.getClientRects()].map(one => Math.round(one.top));
+        if (new Set(tops).size > 1) found.add(word[0]);
+      }
+    }
+  }
+  return [...found];
+}"""
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_reading__on_paper(language: str, desk: Desk) -> None:
+    page = desk(locale=language)
     urls = screens(page)
     page.emulate_media(media="print")
-    page.set_viewport_size({"width": 720, "height": 1000})  # A4 at 96 dots per inch, with margins
     faults = {}
     for url in urls:
         page.goto(url)
-        found = page.evaluate(HIDDEN_TIMES) + page.evaluate(CUT_OFF)
-        wider = page.evaluate(WIDER)
-        if found or wider > 0:
-            faults[url.partition("/bland_sms/")[2]] = (wider, found)
+        for paper, width in PAPERS:
+            page.set_viewport_size({"width": width, "height": 1000})
+            found = [
+                told
+                for look in (HIDDEN_TIMES, CUT_OFF, BROKEN_WORDS, UNUSED)
+                for told in page.evaluate(look)
+            ]
+            wider = page.evaluate(WIDER)
+            if found or wider > 0:
+                faults[url.partition("/bland_sms/")[2], paper] = (wider, found)
         photograph(page, "print")
     assert faults == {}
+
+
+def test_reading__paper_says_what_was_asked_for_and_is_not_wasted(desk: Desk) -> None:
+    page = desk()
+    page.emulate_media(media="print")
+    names = page.locator("#changelist-filter summary")
+    box = page.locator("#searchbar")
+    assert not any(name.is_visible() for name in names.all())
+    assert not box.is_visible()
+    page.goto(f"{page.url}?status=active&activity_from=2026-01-05&q=0003")
+    shown = [name.inner_text().strip() for name in names.all() if name.is_visible()]
+    assert shown == ["By status", "By last activity"]
+    assert page.get_by_role("link", name="Active", exact=True).is_visible()
+    assert not page.get_by_role("link", name="Completed").is_visible()
+    assert page.locator("#changelist-filter [name=activity_from]").is_visible()
+    assert box.is_visible()
+    # Seven rows go on one sheet, and begin on it.
+    page.goto(page.url.partition("?")[0])
+    assert page.pdf(format="A4").count(b"/Type /Page\n") == 1
 
 
 def tab_to(page: Page, name: str) -> None:
