@@ -1498,3 +1498,32 @@ def test_deactivate_selected__somebody_has_asked_already(
     assert f"update {first.pk} by dana" in text
     assert not sandbox.log
     assert BulkUpdateItem.objects.filter(state="cancelled").count() == 1
+
+
+# --- an old page ------------------------------------------------------------------------------
+
+
+def test_action__says_which_of_the_selected_left_the_list(
+    desk: Client, sandbox: BlandSandbox, copied: Callable[..., list[str]]
+) -> None:
+    ids = copied(3)
+    act(desk, "deactivate_selected", ids[:1])  # in another tab
+    page = act(desk, "deactivate_selected", ids, f"{LIST}?status=active")
+    [(level, text), done] = told(page)
+    assert level == "warning"
+    assert text.startswith("1 of 3 selected is not in this list any more, and was left alone:")
+    assert done[1].startswith("2 conversations deactivated.")
+    assert BulkUpdate.objects.count() == 2
+
+
+def test_action__of_which_nothing_is_left_is_no_missing_selection(
+    desk: Client, sandbox: BlandSandbox, copied: Callable[..., list[str]]
+) -> None:
+    ids = copied(2)
+    act(desk, "deactivate_selected", ids)
+    page = act(desk, "deactivate_selected", ids, f"{LIST}?status=active")
+    [(level, text)] = told(page)
+    assert level == "warning"
+    assert text.startswith("2 of 2 selected are not in this list any more, and were left alone:")
+    assert page.redirect_chain[-1][0] == f"{LIST}?status=active"
+    assert BulkUpdate.objects.count() == 1

@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin import helpers
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.widgets import url_params_from_lookup_dict
@@ -17,7 +17,7 @@ from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.db.models.constants import LOOKUP_SEP
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -27,6 +27,7 @@ from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
+from django.utils.translation import ngettext
 from ..conf import get_settings
 from ..models import BulkUpdate, SyncRun
 from ..people import note_impersonator
@@ -219,6 +220,32 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
     def row_name(self, row: AnyModel) -> str:
         """What a row is called where only its box to tick is heard."""
         return str(row)
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[AnyModel], **kwargs: Any
+    ) -> HttpResponseBase | None:
+        """Say how many of the selected rows the list no longer has: it was an old page.
+
+        Django leaves them out without a word, and calls it no selection if none is left.
+        """
+        chosen = set(request.POST.getlist(helpers.ACTION_CHECKBOX_NAME))
+        if not chosen or request.POST.get("select_across") == "1":
+            return super().response_action(request, queryset, **kwargs)
+        left = queryset.filter(pk__in=chosen).count()
+        gone = len(chosen) - left
+        if gone:
+            words = ngettext(
+                "%(gone)s of %(chosen)s selected is not in this list any more, and was left alone: "
+                "the list has changed since you opened it.",
+                "%(gone)s of %(chosen)s selected are not in this list any more, and were left "
+                "alone: the list has changed since you opened it.",
+                gone,
+            )
+            numbers = {"gone": number_words(gone), "chosen": number_words(len(chosen))}
+            self.message_user(request, words % numbers, messages.WARNING)
+        if not left:
+            return HttpResponseRedirect(request.get_full_path())
+        return super().response_action(request, queryset, **kwargs)
+
 
     def _name_rows(self, rows: Iterable[AnyModel]) -> None:
         """Call no two rows of a page the same."""
