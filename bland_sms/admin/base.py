@@ -25,9 +25,10 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-
 from django.utils.translation import ngettext
+
 from ..conf import get_settings
 from ..models import BulkUpdate, SyncRun
 from ..people import note_impersonator
@@ -205,6 +206,8 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
         tell_finished(request, self.admin_site)
         context = {
             **line_context(request, self.admin_site),
+            # Django says "Select sync run to view", which no list of ours is for.
+            "title": capfirst(self.opts.verbose_name_plural),
             "bland_sms_search_url": self._own_url("search"),
             **(extra_context or {}),
         }
@@ -217,9 +220,6 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
                 changelist.query = searched(request, changelist.query)
         return response
 
-    def row_name(self, row: AnyModel) -> str:
-        """What a row is called where only its box to tick is heard."""
-        return str(row)
     def response_action(
         self, request: HttpRequest, queryset: QuerySet[AnyModel], **kwargs: Any
     ) -> HttpResponseBase | None:
@@ -246,6 +246,9 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
             return HttpResponseRedirect(request.get_full_path())
         return super().response_action(request, queryset, **kwargs)
 
+    def row_name(self, row: AnyModel) -> str:
+        """What a row is called where only its box to tick is heard."""
+        return str(row)
 
     def _name_rows(self, rows: Iterable[AnyModel]) -> None:
         """Call no two rows of a page the same."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
 from django.db.models import BooleanField, Exists, Model, OuterRef, QuerySet, Value
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -94,12 +94,6 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
         terms = parse_search(searched(request, search_term)).terms
         ids = [term.text for term in terms if term.is_id]
         return queryset.filter(conversation_id__in=ids), False
-
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        context = {"title": _("Webhook deliveries"), **(extra_context or {})}
-        return super().changelist_view(request, context)
 
     def row_name(self, row: WebhookDelivery) -> str:
         return f"{row}, {ago(row.received_at)}"

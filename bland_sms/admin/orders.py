@@ -181,7 +181,6 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         context = {
-            "title": _("Standing orders"),
             "bland_sms_how_long": standing.how_long().words,
             **(extra_context or {}),
         }

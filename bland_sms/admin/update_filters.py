@@ -21,7 +21,7 @@ MINE, OPERATOR = "mine", "operator"
 
 
 class WhoseFilter(admin.SimpleListFilter):
-    title = gettext_lazy("requested by")
+    title = gettext_lazy("requester")
     parameter_name = "whose"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -47,7 +47,7 @@ class WhoseFilter(admin.SimpleListFilter):
 
 
 class StartedFilter(DateFilter):
-    title = gettext_lazy("started")
+    title = gettext_lazy("start date")
     parameter_name = "started"
     column = "started_at"
     days = {"today": 0, "7d": 7, "30d": 30}

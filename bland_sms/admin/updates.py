@@ -166,7 +166,6 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         context = {
-            "title": _("Bulk updates"),
             "bland_sms_may_paste": bool(self.verbs_of_menu(request)),
             "bland_sms_query": request.GET.urlencode(),
             **(extra_context or {}),
