@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from django.utils.formats import number_format
 from django.utils.text import capfirst
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -427,6 +428,15 @@ REASONS: dict[str, Reason] = {
 }
 
 BLANDS_CODES = ("CONVERSATION_NOT_FOUND", "AUTH_FAILURE", "UNAUTHORIZED")
+NAMING_A_ROW = (
+    "history_deactivated",
+    "history_reactivated",
+    "history_undone",
+    "history_order_replaced",
+    "order_exists",
+)
+"""Their ``number`` is that of an update or an order; any other is a quantity, in groups of three
+digits."""
 HOLES_GIVEN_HERE = ("answer", "code")
 """Filled from the code and Bland's HTTP status, not by the code that stores the parameters."""
 
@@ -493,6 +503,9 @@ class Failure:
         reason, values = self.reason, _Holes(self.params)
         values["code"] = self.code
         values["answer"] = self._answer()
+        number = self.params.get("number")
+        if isinstance(number, int) and self.code not in NAMING_A_ROW:
+            values["number"] = number_format(number, force_grouping=True)
         told = str(reason.sentence) % values
         if reason.quotes_bland and self.params.get("words"):
             told = f"{told}: {str(self.params['words']).rstrip('.')}"

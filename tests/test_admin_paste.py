@@ -92,7 +92,7 @@ def test_paste__file(desk: Client) -> None:
     ("values", "words"),
     [
         ({"lines": ""}, "no line in the list"),
-        ({"lines": "1234\n" * 5001}, "longer than 5000 lines"),
+        ({"lines": "1234\n" * 5001}, "longer than 5,000 lines"),
         ({"lines": "1", "file": SimpleUploadedFile("a.csv", b"1")}, "not both"),
         ({"lines": "", "file": SimpleUploadedFile("a.csv", b"\x00\x01")}, "not a spreadsheet"),
         ({"lines": "", "file": SimpleUploadedFile("a.csv", b"1" * 6_000_000)}, "larger than 5 MB"),

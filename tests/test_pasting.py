@@ -160,7 +160,7 @@ def test_read_file__excel_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> 
         (b"PK\x03\x04 and nothing more", "not a spreadsheet"),
         (b"a," + b"x" * 40_000, "not a spreadsheet"),
         (b"a," + b"x" * 200_000, "not a spreadsheet"),
-        (b"1\n" * (MAX_LINES + 1), "longer than 5000 lines"),
+        (b"1\n" * (MAX_LINES + 1), "longer than 5,000 lines"),
         (b"1" * (MAX_FILE_BYTES + 1), "larger than 5 MB"),
     ],
 )

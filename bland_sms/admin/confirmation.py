@@ -19,6 +19,7 @@ from ..words import clean_text
 from .base import ActionForm
 from .lately import seconds_each
 from .sight import Sight
+from .wording import number_words
 
 TICK_OVER = 500
 """With more rows than this, a tick box asks for confirmation."""
@@ -159,5 +160,8 @@ def duration_words(seconds: float) -> str:
     if seconds < 90:
         number = max(1, round(seconds))
         return ngettext("about %d second", "about %d seconds", number) % number
-    number = round(seconds / 60)
-    return ngettext("about %d minute", "about %d minutes", number) % number
+    if seconds < 90 * 60:
+        number = round(seconds / 60)
+        return ngettext("about %d minute", "about %d minutes", number) % number
+    number = round(seconds / 3600)
+    return ngettext("about %s hour", "about %s hours", number) % number_words(number)

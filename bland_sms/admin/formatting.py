@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.utils import timezone
-from django.utils.formats import date_format
+from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
@@ -76,7 +76,7 @@ def clock(moment: datetime) -> str:
 
 def shown_count(number: int | None) -> str:
     """A count of Bland's, which may not have told it."""
-    return _("not told") if number is None else str(number)
+    return _("not told") if number is None else number_format(number, force_grouping=True)
 
 
 def shown_number(number: str) -> SafeString:

@@ -27,6 +27,7 @@ from .kept import CONVERSATION
 from .launching import remember, update_link
 from .sight import sight_of
 from .status_line import line_context
+from .wording import number_words
 
 if TYPE_CHECKING:
     from .orders import StandingOrderAdmin
@@ -94,11 +95,11 @@ class OrderForm(forms.Form):
                 _("Deactivate the conversations that are active now, too")
                 if is_pasted
                 else ngettext(
-                    "Deactivate the %d conversation that is active now, too",
-                    "Deactivate the %d conversations that are active now, too",
+                    "Deactivate the %s conversation that is active now, too",
+                    "Deactivate the %s conversations that are active now, too",
                     active,
                 )
-                % active
+                % number_words(active)
             )
         choices = [(number, number) for number in our_numbers(Conversation.objects.db)]
         field = self.fields["agent_number"]
@@ -165,13 +166,13 @@ def tell_made(
         messages.warning(request, format_html('<bdi dir="ltr">{}</bdi>: {}', wish.customer, error))
     if len(refused) > MOST_TOLD:
         number = len(refused) - MOST_TOLD
-        words = ngettext("%d more line made no order.", "%d more lines made no order.", number)
-        messages.warning(request, words % number)
+        words = ngettext("%s more line made no order.", "%s more lines made no order.", number)
+        messages.warning(request, words % number_words(number))
     if made:
         words = ngettext(
-            "%d customer is kept inactive.", "%d customers are kept inactive.", len(made)
+            "%s customer is kept inactive.", "%s customers are kept inactive.", len(made)
         )
-        messages.success(request, words % len(made))
+        messages.success(request, words % number_words(len(made)))
     return made
 
 

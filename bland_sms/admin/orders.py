@@ -37,6 +37,7 @@ from .launching import seen_updates, update_link
 from .order_filters import MineFilter, StateFilter, state_words
 from .order_form import StopPage
 from .sight import sight_of
+from .wording import number_words
 
 APPLICATIONS_SHOWN = 100
 MOST_AT_ONCE = 1000
@@ -216,7 +217,7 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
             return
         lifted = standing.lift_many(orders, request.user)
         number = len(lifted)
-        words = ngettext("%d order lifted.", "%d orders lifted.", number) % number
+        words = ngettext("%s order lifted.", "%s orders lifted.", number) % number_words(number)
         if not number:
             self.message_user(request, words, messages.WARNING)
             return
@@ -292,7 +293,8 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
         if done:
             seconds = get_settings().inline_seconds
             after_commit(lambda: standing.carry_out_waiting(seconds=seconds))
-            words = ngettext("%d order is in force.", "%d orders are in force.", done) % done
+            words = ngettext("%s order is in force.", "%s orders are in force.", done)
+            words %= number_words(done)
             self.message_user(request, words, messages.SUCCESS)
 
     # --- the page of one ----------------------------------------------------------------------

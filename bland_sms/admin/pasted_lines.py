@@ -18,6 +18,7 @@ from ..database import ROWS_AT_ONCE, by_key
 from ..models import BulkUpdate, Conversation, PastedLine
 from .formatting import shown_number
 from .sight import Sight, hidden_items_words
+from .wording import number_words
 
 State = PastedLine.State
 LINES_PER_PAGE = 100
@@ -97,11 +98,13 @@ def _choices(
     bulk_update: BulkUpdate, request: HttpRequest, counts: dict[str, int], chosen: str
 ) -> list[Choice]:
     total = sum(counts.values())
-    text = ngettext("All (%(number)d)", "All (%(number)d)", total) % {"number": total}
-    choices = [Choice("", text, _query(request), not chosen)]
+    text = ngettext("All (%(number)s)", "All (%(number)s)", total)
+    words = text % {"number": number_words(total)}
+    choices = [Choice("", words, _query(request), not chosen)]
     for state in State.values:
         if counts.get(state):
-            words = f"{state_words(state, bulk_update.is_active)} ({counts[state]})"
+            name = state_words(state, bulk_update.is_active)
+            words = f"{name} ({number_words(counts[state])})"
             query = _query(request, **{STATE_PARAMETER: state})
             choices.append(Choice(state, words, query, chosen == state))
     return choices
@@ -173,8 +176,8 @@ def _why(line: PastedLine) -> str:
     if line.state == State.AMBIGUOUS and not line.code:
         return _("Several customers: pick one.")
     if line.state == State.FOUND and line.conversations > 1:
-        text = ngettext("%d conversation", "%d conversations", line.conversations)
-        return text % line.conversations
+        text = ngettext("%s conversation", "%s conversations", line.conversations)
+        return text % number_words(line.conversations)
     return line.failure.advice
 
 

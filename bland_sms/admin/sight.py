@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from django.contrib.admin import AdminSite
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.formats import number_format
 from django.utils.translation import ngettext
 
 from .. import updates
@@ -87,6 +88,6 @@ def hidden_items_words(number: int) -> str:
     if not number:
         return ""
     text = ngettext(
-        "and %(number)d that you may not see", "and %(number)d that you may not see", number
+        "and %(number)s that you may not see", "and %(number)s that you may not see", number
     )
-    return text % {"number": number}
+    return text % {"number": number_format(number, force_grouping=True)}

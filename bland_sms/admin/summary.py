@@ -365,7 +365,7 @@ def picture_of(found: Summary) -> Picture:
             Point(
                 x(place),
                 y(period.numbers.counts[kind]),
-                f"{name}: {period.numbers.counts[kind]}, "
+                f"{name}: {number_words(period.numbers.counts[kind])}, "
                 f"{period_words(found.step, period.first, period.last)}",
             )
             for place, period in enumerate(found.periods)

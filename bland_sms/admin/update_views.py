@@ -177,8 +177,8 @@ class PickView(ConfirmView):
         except updates.SelectionError as error:
             messages.error(request, error.failure.as_sentence)
         else:
-            text = ngettext("%d line decided.", "%d lines decided.", number)
-            messages.info(request, text % number)
+            text = ngettext("%s line decided.", "%s lines decided.", number)
+            messages.info(request, text % number_words(number))
         query = request.GET.urlencode()
         return HttpResponseRedirect(f"{self.url_of('confirm')}?{query}")
 
