@@ -57,6 +57,28 @@ def test_live__lost_connection_and_back(
     problems.clear()
 
 
+def test_live__logged_out_and_in_again_in_another_window(
+    desk: Desk, waiting: BulkUpdate, staff: AbstractUser, problems: list[str]
+) -> None:
+    page = opened(desk(), waiting)
+    page.get_by_text("Runs while this page is open").wait_for()
+    other = page.context.new_page()
+    other.goto(page.url.partition("bland_sms/")[0])
+    other.click("#logout-form button")
+    page.get_by_text("You are logged out.").wait_for(timeout=30_000)
+    other.goto(page.url)
+    other.fill("#id_username", staff.username)
+    other.fill("#id_password", "secret-enough")
+    other.click("input[type=submit]")
+    other.close()
+    page.locator("#bland-sms-trouble").wait_for(state="hidden", timeout=30_000)
+    # It has a new token since: the page drives the update with that one.
+    waiting.items.update(not_before=None)
+    page.get_by_text("1 changed").locator("visible=true").first.wait_for(timeout=30_000)
+    assert all("403" in problem for problem in problems)
+    problems.clear()
+
+
 def test_live__worker_that_does_not_come(desk: Desk, waiting: BulkUpdate) -> None:
     asked = BulkUpdate.objects.filter(pk=waiting.pk)
     asked.update(dispatched_at=timezone.now())

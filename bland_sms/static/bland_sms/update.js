@@ -40,6 +40,7 @@
     let fetched = Date.now();
     let state = null;
     let done = bar.value;
+    let isAnotherToken = false;
 
     const show = (progress) => {
       bar.max = progress.total;
@@ -93,13 +94,30 @@
         return (await ask(box.dataset.url, { headers })).json();
       }
       headers["X-CSRFToken"] = token.value;
-      return (await ask(box.dataset.runUrl, { method: "POST", headers })).json();
+      let answer;
+      try {
+        answer = await ask(box.dataset.runUrl, { method: "POST", headers });
+      } catch (error) {
+        if (error.message !== box.dataset.refused || isAnotherToken) {
+          throw error;
+        }
+        // Who has logged in again in another window has another token, and may still see it.
+        isAnotherToken = true;
+        await replaceParts();
+        return askProgress(false);
+      }
+      isAnotherToken = false;
+      return answer.json();
     };
 
     // What the server renders takes the place of what it rendered before.
     const replaceParts = async () => {
       const html = await (await ask(box.dataset.partsUrl)).text();
       const parsed = new DOMParser().parseFromString(html, "text/html");
+      const fresh = parsed.querySelector("[name=csrfmiddlewaretoken]");
+      for (const old of document.querySelectorAll("[name=csrfmiddlewaretoken]")) {
+        old.value = fresh.value;
+      }
       for (const part of parsed.querySelectorAll("[data-bland-sms-part]")) {
         const name = part.dataset.blandSmsPart;
         const old = document.querySelector(`[data-bland-sms-part="${name}"]`);
