@@ -136,13 +136,52 @@ def test_confirm__counts_a_large_overlap_no_further_than_any_list(
 
 def test_seconds_each__is_that_of_the_last_larger_updates() -> None:
     assert seconds_each() is None
-    begin = timezone.now() - timedelta(hours=1)
-    for number, seconds in ((100, 50), (100, 60), (200, 1000), (5, 500)):
-        BulkUpdate.objects.create(
-            is_active=False,
-            status="finished",
-            started_at=begin,
-            finished_at=begin + timedelta(seconds=seconds),
-            counts_at_rest={"changed": number - 1, "failed": 1},
+    answered(10, [2, 4, 6])
+    answered(10, [3, 6, 9], "unchanged")
+    answered(10, [100, 109])  # too few
+    answered(10, [9, 18, 27])
+    assert seconds_each() == pytest.approx(0.3)
+
+
+def test_seconds_each__a_pause_is_no_work() -> None:
+    # Its page was opened an hour after it was started, closed in the middle and opened again.
+    answered(20, [3600, 3602, 3604, 9000, 9002])
+    assert seconds_each() == pytest.approx(0.1)
+
+
+def test_progress__what_is_left_is_told_without_the_pauses(
+    desk: Client, copied: Copied, started: Started
+) -> None:
+    bulk_update = started(copied(120))
+    now = timezone.now()
+    hour_ago = now - timedelta(hours=1)
+    BulkUpdate.objects.filter(pk=bulk_update.pk).update(started_at=hour_ago, status="running")
+    items = list(bulk_update.items.order_by("pk"))
+    for n, item in enumerate(items[:40]):
+        item.state, item.finished_at = "changed", now - timedelta(seconds=n // 10)
+    BulkUpdateItem.objects.bulk_update(items, ["state", "finished_at"])
+    words = desk.get(f"{ADMIN}/{bulk_update.pk}/progress/").json()["words"]
+    assert words == "40 changed · 80 waiting · about 8 seconds left"
+def answered(number: int, moments: list[float], state: str = "changed") -> BulkUpdate:
+    """A finished update, with so many answers written at each of these seconds."""
+    begin = timezone.now() - timedelta(hours=9)
+    bulk_update = BulkUpdate.objects.create(
+        is_active=False,
+        source="admin",
+        status="finished",
+        started_at=begin,
+        counts_at_rest={state: number * len(moments)},
+    )
+    BulkUpdateItem.objects.bulk_create(
+        BulkUpdateItem(
+            bulk_update=bulk_update,
+            conversation_id=f"conv_{place}_{n}",
+            state=state,
+            finished_at=begin + timedelta(seconds=second),
         )
-    assert seconds_each() == pytest.approx(0.6)
+        for place, second in enumerate(moments)
+        for n in range(number)
+    )
+    return bulk_update
+
+

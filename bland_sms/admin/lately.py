@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
 from statistics import median
 
 from django.db.models import Exists, OuterRef
@@ -20,6 +22,13 @@ LOOKED_AT = 20
 FEWEST_ITEMS = 25
 """A smaller update says little about the speed."""
 
+MEASURED = 3
+"""Of these, the last ones that were large enough."""
+SAMPLE = 1000
+"""Answers of an update that are looked at: they are written by up to 400 at once."""
+LONGEST_GAP_SECONDS = 10.0
+"""From one answer to the next, while anything is done."""
+_ANSWERED = (BulkUpdateItem.State.CHANGED, BulkUpdateItem.State.UNCHANGED)
 
 def overlaps(draft: BulkUpdate) -> list[str]:
     """Sentences about open updates that have some of the same conversations."""
@@ -61,15 +70,27 @@ def overlaps(draft: BulkUpdate) -> list[str]:
 
 
 def seconds_each() -> float | None:
-    """How long each conversation of the last larger updates took; ``None``: there was none."""
-    last = BulkUpdate.objects.filter(
-        status=Status.FINISHED, started_at__isnull=False, finished_at__isnull=False
-    ).order_by("-pk")
-    found = []
-    for started_at, finished_at, counts in last.values_list(
-        "started_at", "finished_at", "counts_at_rest"
-    )[:LOOKED_AT]:
-        number = sum((counts or {}).values())
-        if number >= FEWEST_ITEMS and started_at is not None and finished_at is not None:
-            found.append(max(0.0, (finished_at - started_at).total_seconds()) / number)
-    return median(found) if found else None
+    """How long each conversation of the last larger updates took; ``None``: it is not known."""
+    last = BulkUpdate.objects.filter(status=Status.FINISHED).order_by("-pk")[:LOOKED_AT]
+    larger = [one for one in last if sum((one.counts_at_rest or {}).values()) >= FEWEST_ITEMS]
+    found = [pace(one, one.counts_at_rest or {}) for one in larger[:MEASURED]]
+    known = [seconds for seconds in found if seconds is not None]
+    return median(known) if known else None
+
+
+def pace(bulk_update: BulkUpdate, counts: dict[str, int]) -> float | None:
+    """How long each conversation of an update took lately; ``None``: it is not known yet.
+
+    Measured from one answer to the next, of the same update. A longer time without any is a pause:
+    nobody had its page open, no worker came, or Bland did not answer. None of that is work.
+    """
+    state = max(_ANSWERED, key=lambda one: counts.get(one, 0))
+    items = bulk_update.items.filter(state=state, finished_at__isnull=False).order_by("-pk")
+    moments = Counter(items.values_list("finished_at", flat=True)[:SAMPLE])
+    seconds, number = 0.0, 0
+    for before, after in pairwise(sorted(moments)):
+        between = (after - before).total_seconds()
+        if between <= LONGEST_GAP_SECONDS:
+            seconds += between
+            number += moments[after]
+    return seconds / number if number else None

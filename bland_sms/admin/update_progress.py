@@ -12,6 +12,7 @@ from .. import dispatching
 from ..models import BulkUpdate, BulkUpdateItem
 from .confirmation import duration_words
 from .formatting import Unlogged, clock
+from .lately import pace
 from .sight import Sight, hidden_items_words
 from .wording import counts_words
 
@@ -34,10 +35,9 @@ def progress_data(
     is_ours = is_open and bulk_update.dispatched_at is None
     drive = is_ours and may_drive and sight.may_drive(bulk_update)
     words = counts_words(counts)
-    if is_open and left and total > left and bulk_update.started_at is not None:
-        elapsed = (timezone.now() - bulk_update.started_at).total_seconds()
-        rest = _("%s left") % duration_words(elapsed * left / (total - left))
-        words = f"{words} · {rest}"
+    seconds_each = pace(bulk_update, counts) if is_open and 0 < left < total else None
+    if seconds_each is not None:
+        words = f"{words} · " + _("%s left") % duration_words(left * seconds_each)
     hidden = sight.hidden(bulk_update, counts)
     if hidden:
         words = f"{words} {hidden_items_words(hidden)}".strip()
