@@ -115,6 +115,32 @@ def test_confirm__names_open_updates_of_the_same_conversations(
     assert "does the same" not in html
 
 
+def test_confirm__what_another_update_is_about_to_change_can_be_kept_as_it_is(
+    desk: Client, copied: Copied, started: Started, staff: AbstractUser
+) -> None:
+    ids = copied(2)
+    other = started(ids)
+    draft = updates.prepare(ids, True, requested_by=staff)
+    url = f"{ADMIN}/{draft.pk}/confirm/"
+    html = desk.get(url).content.decode()
+    assert "left out there once this one is started" in html
+    assert "There is nothing to do" not in html
+    desk.post(url, {"reason": "a mistake"})
+    draft.refresh_from_db()
+    assert draft.status == "finished"
+    assert other.counts()["cancelled"] == 2
+
+
+def test_confirm__where_there_is_nothing_to_do_it_does_not_say_how_it_is_done(
+    desk: Client, copied: Copied, staff: AbstractUser
+) -> None:
+    draft = updates.prepare(copied(2), True, requested_by=staff)
+    html = unescape(desk.get(f"{ADMIN}/{draft.pk}/confirm/").content.decode())
+    assert "There is nothing to do: all of them are active here." in html
+    assert "It takes" not in html
+    assert "Bland marks them active" not in html
+
+
 def test_confirm__counts_a_large_overlap_no_further_than_any_list(
     desk: Client,
     copied: Copied,
@@ -132,6 +158,29 @@ def test_confirm__counts_a_large_overlap_no_further_than_any_list(
     monkeypatch.setattr(lately, "COUNT_CAP", 3)
     html = unescape(desk.get(f"{ADMIN}/{draft.pk}/confirm/").content.decode())
     assert f"Update {first.pk} by an operator does the opposite for 3+ of them" in html
+
+
+def answered(number: int, moments: list[float], state: str = "changed") -> BulkUpdate:
+    """A finished update, with so many answers written at each of these seconds."""
+    begin = timezone.now() - timedelta(hours=9)
+    bulk_update = BulkUpdate.objects.create(
+        is_active=False,
+        source="admin",
+        status="finished",
+        started_at=begin,
+        counts_at_rest={state: number * len(moments)},
+    )
+    BulkUpdateItem.objects.bulk_create(
+        BulkUpdateItem(
+            bulk_update=bulk_update,
+            conversation_id=f"conv_{place}_{n}",
+            state=state,
+            finished_at=begin + timedelta(seconds=second),
+        )
+        for place, second in enumerate(moments)
+        for n in range(number)
+    )
+    return bulk_update
 
 
 def test_seconds_each__is_that_of_the_last_larger_updates() -> None:
@@ -162,26 +211,3 @@ def test_progress__what_is_left_is_told_without_the_pauses(
     BulkUpdateItem.objects.bulk_update(items, ["state", "finished_at"])
     words = desk.get(f"{ADMIN}/{bulk_update.pk}/progress/").json()["words"]
     assert words == "40 changed · 80 waiting · about 8 seconds left"
-def answered(number: int, moments: list[float], state: str = "changed") -> BulkUpdate:
-    """A finished update, with so many answers written at each of these seconds."""
-    begin = timezone.now() - timedelta(hours=9)
-    bulk_update = BulkUpdate.objects.create(
-        is_active=False,
-        source="admin",
-        status="finished",
-        started_at=begin,
-        counts_at_rest={state: number * len(moments)},
-    )
-    BulkUpdateItem.objects.bulk_create(
-        BulkUpdateItem(
-            bulk_update=bulk_update,
-            conversation_id=f"conv_{place}_{n}",
-            state=state,
-            finished_at=begin + timedelta(seconds=second),
-        )
-        for place, second in enumerate(moments)
-        for n in range(number)
-    )
-    return bulk_update
-
-

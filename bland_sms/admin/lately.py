@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 from statistics import median
+from typing import NamedTuple
 
 from django.db.models import Exists, OuterRef
 from django.utils.translation import gettext as _
@@ -21,7 +22,6 @@ LOOKED_AT = 20
 """The last updates whose speed is looked at."""
 FEWEST_ITEMS = 25
 """A smaller update says little about the speed."""
-
 MEASURED = 3
 """Of these, the last ones that were large enough."""
 SAMPLE = 1000
@@ -30,14 +30,23 @@ LONGEST_GAP_SECONDS = 10.0
 """From one answer to the next, while anything is done."""
 _ANSWERED = (BulkUpdateItem.State.CHANGED, BulkUpdateItem.State.UNCHANGED)
 
-def overlaps(draft: BulkUpdate) -> list[str]:
-    """Sentences about open updates that have some of the same conversations."""
+
+class Overlap(NamedTuple):
+    """An open update that has some of the same conversations, in a sentence."""
+
+    text: str
+    is_opposite: bool
+    """It would change them to the other value."""
+
+
+def overlaps(draft: BulkUpdate) -> list[Overlap]:
+    """Open updates that have some of the same conversations."""
     open_items = BulkUpdateItem.objects.filter(state__in=BulkUpdateItem.State.OPEN)
     unfinished = BulkUpdate.objects.filter(
         Exists(open_items.filter(bulk_update=OuterRef("pk"))), status__in=Status.UNFINISHED
     ).exclude(pk=draft.pk)
     chosen = draft.items.values("conversation_id")
-    told: list[str] = []
+    told: list[Overlap] = []
     columns = ("pk", "is_active", "requested_by_name")
     for other in unfinished.only(*columns).order_by("pk")[:MOST_LOOKED_AT]:
         # By its id: by their state alone PostgreSQL reads the draft's own items, which all wait.
@@ -63,7 +72,8 @@ def overlaps(draft: BulkUpdate) -> list[str]:
             )
         words = number_words(min(number, COUNT_CAP), is_capped=number > COUNT_CAP)
         who = other.requested_by_name or _("an operator")
-        told.append(text % {"update": other.pk, "who": who, "number": words})
+        text %= {"update": other.pk, "who": who, "number": words}
+        told.append(Overlap(text, other.is_active != draft.is_active))
         if len(told) == MOST_NAMED:
             break
     return told

@@ -27,6 +27,7 @@ from .confirmation import (
     given_reason,
     preview,
 )
+from .formatting import shown_time
 from .item_pages import AFTER, item_page
 from .keeping import keep_context, keep_customers
 from .kept import undoing_context
@@ -78,15 +79,23 @@ class ConfirmView(UpdateView):
             tick=self.tick_words(shown.total),
             needs_reason=is_to_be_kept,
         )
-        has_work = shown.to_change or is_to_be_kept
-        if request.method == "POST" and has_work and form.is_valid():
+        others = overlaps(draft)
+        # What is so already, and another update is about to change, is kept so by this one.
+        changes = shown.to_change > 0 or any(other.is_opposite for other in others)
+        if request.method == "POST" and (changes or is_to_be_kept) and form.is_valid():
             reason = form.cleaned_data["reason"]
             if is_to_be_kept:
                 keep_customers(draft, reason, request, self.sight)
-            return self.launch(reason) if shown.to_change else self.leave()
+            return self.launch(reason) if changes else self.leave()
         request.current_app = self.admin.admin_site.name
         return TemplateResponse(
-            request, self.admin.confirm_template, self.get_context_data(shown, form)
+            request,
+            self.admin.confirm_template,
+            {
+                **self.get_context_data(shown, form),
+                "overlaps": others,
+                "has_work": changes or is_to_be_kept,
+            },
         )
 
     def launch(self, reason: str) -> HttpResponse:
@@ -142,9 +151,10 @@ class ConfirmView(UpdateView):
             "selection": selections.selection_words(draft.selection),
             "preview": shown,
             "hidden": hidden_items_words(shown.hidden),
-            "overlaps": overlaps(draft),
             "page": page,
-            "rows": [known[pk] for pk in ids if pk in known],
+            "rows": [
+                (known[pk], shown_time(known[pk].last_activity_at)) for pk in ids if pk in known
+            ],
             "kept": f"&{kept}" if kept else "",
             "first_url": f"?{kept}",
             "duration": duration_words(shown.seconds),
