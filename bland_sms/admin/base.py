@@ -221,15 +221,15 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
         return response
 
     def response_action(
-        self, request: HttpRequest, queryset: QuerySet[AnyModel], **kwargs: Any
-    ) -> HttpResponseBase | None:
+        self, request: HttpRequest, queryset: QuerySet[AnyModel], *args: Any, **kwargs: Any
+    ) -> HttpResponse | None:
         """Say how many of the selected rows the list no longer has: it was an old page.
 
         Django leaves them out without a word, and calls it no selection if none is left.
         """
         chosen = set(request.POST.getlist(helpers.ACTION_CHECKBOX_NAME))
         if not chosen or request.POST.get("select_across") == "1":
-            return super().response_action(request, queryset, **kwargs)
+            return super().response_action(request, queryset, *args, **kwargs)
         left = queryset.filter(pk__in=chosen).count()
         gone = len(chosen) - left
         if gone:
@@ -244,7 +244,7 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
             self.message_user(request, words % numbers, messages.WARNING)
         if not left:
             return HttpResponseRedirect(request.get_full_path())
-        return super().response_action(request, queryset, **kwargs)
+        return super().response_action(request, queryset, *args, **kwargs)
 
     def row_name(self, row: AnyModel) -> str:
         """What a row is called where only its box to tick is heard."""

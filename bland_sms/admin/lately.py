@@ -95,10 +95,10 @@ def pace(bulk_update: BulkUpdate, counts: dict[str, int]) -> float | None:
     nobody had its page open, no worker came, or Bland did not answer. None of that is work.
     """
     state = max(_ANSWERED, key=lambda one: counts.get(one, 0))
-    items = bulk_update.items.filter(state=state, finished_at__isnull=False).order_by("-pk")
+    items = bulk_update.items.filter(state=state).order_by("-pk")
     moments = Counter(items.values_list("finished_at", flat=True)[:SAMPLE])
     seconds, number = 0.0, 0
-    for before, after in pairwise(sorted(moments)):
+    for before, after in pairwise(sorted(moment for moment in moments if moment is not None)):
         between = (after - before).total_seconds()
         if between <= LONGEST_GAP_SECONDS:
             seconds += between

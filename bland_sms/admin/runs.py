@@ -22,7 +22,9 @@ from .wording import number_words
 def quantity(name: str) -> Callable[[SyncRunAdmin, SyncRun], str]:
     """A column whose digits are grouped as on any other page of ours; Django's own are not."""
 
-    @admin.display(description=SyncRun._meta.get_field(name).verbose_name)
+    field: Any = SyncRun._meta.get_field(name)
+
+    @admin.display(description=field.verbose_name)
     def shown(self: SyncRunAdmin, run: SyncRun) -> str:
         return number_words(getattr(run, name))
 
