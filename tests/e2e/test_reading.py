@@ -39,6 +39,29 @@ BARE_NUMBERS = """() => {
 }"""
 """Phone numbers that the text around them may turn around: +1555 becomes 1555+."""
 
+MISPLACED_STOPS = r"""() => {
+  const found = [];
+  const place = (node, at) => {
+    const range = document.createRange();
+    range.setStart(node, at);
+    range.setEnd(node, at + 1);
+    return range.getBoundingClientRect();
+  };
+  for (const one of document.querySelectorAll("#content :is(p, li, dd, .help)")) {
+    const walker = document.createTreeWalker(one, NodeFilter.SHOW_TEXT);
+    let last = null;
+    while (walker.nextNode()) if (walker.currentNode.data.trim()) last = walker.currentNode;
+    if (!last || !one.checkVisibility()) continue;
+    const end = last.data.trimEnd().length - 1;
+    if (!/[A-Za-z]\.$/.test(last.data.slice(0, end + 1))) continue;
+    if (!/^[A-Za-z]/.test(one.innerText.trim())) continue;
+    const [letter, stop] = [place(last, end - 1), place(last, end)];
+    if (letter.width && stop.left < letter.left) found.push(one.innerText.trim());
+  }
+  return found;
+}"""
+"""English sentences on a page in Hebrew whose full stop stands before their first word."""
+
 HIDDEN_TIMES = """() => [...document.querySelectorAll("time[title]")].filter(one => {
   const after = getComputedStyle(one, "::after").content;
   return one.checkVisibility() && !after.includes(one.title);
@@ -67,7 +90,7 @@ def test_reading__from_right_to_left(language: str, desk: Desk, settings: Any) -
     for url in screens(page):
         page.goto(url)
         assert page.locator("html").get_attribute("dir") == "rtl"
-        found = page.evaluate(BARE_NUMBERS)
+        found = page.evaluate(BARE_NUMBERS) + page.evaluate(MISPLACED_STOPS)
         wider = page.evaluate(WIDER)
         if found or wider > 0:
             faults[url.partition("/bland_sms/")[2]] = (wider, found)
