@@ -13,6 +13,8 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import AbstractUser
 from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
 from bland_sms.pacing import RetryBudget
@@ -26,6 +28,7 @@ from bland_sms.updates import (
     decisions,
     ending,
     has_hidden,
+    left_alone,
     proceed,
     retry,
     transitions,
@@ -33,6 +36,7 @@ from bland_sms.updates import (
 )
 from bland_sms.updates.asking import ClaimedItem
 from bland_sms.updates.claiming import claim, standing_of, unclaim, unwanted, waits_for_another
+from bland_sms.updates.decisions import undoable, undoing
 from bland_sms.updates.transitions import (
     call_back,
     cancel_items,
@@ -571,7 +575,7 @@ def test_release__an_outage_is_a_pause(troubles: Any, params: dict[str, str]) ->
         ("draft", False),
     ],
 )
-@pytest.mark.parametrize("seen", [None, ["conv_0", "conv_2"], []], ids=str)
+@pytest.mark.parametrize("seen", [None, ["conv_0", "conv_2"], ["conv_3"], []], ids=str)
 def test_retry__what_failed_or_is_unknown_waits_again(
     status: str, is_retried: bool, seen: list[str] | None
 ) -> None:
@@ -603,12 +607,14 @@ def test_retry__what_failed_or_is_unknown_waits_again(
 
 
 @pytest.mark.parametrize("status", ["stopped", "finished", "cancelled", "running", "queued"])
-def test_proceed__what_was_stopped(status: str) -> None:
+def test_proceed__what_was_stopped(status: str, staff: AbstractUser) -> None:
     values = {"stop_code": "tls", "stop_params": {"a": 1}, "not_before": MOMENT}
     bulk_update = made(status, {"state": "waiting"}, finished_at=MOMENT, **values)
     other = made("stopped", stop_code="tls")
 
-    assert proceed(bulk_update) is (status == "stopped")
+    assert proceed(bulk_update, staff) is (status == "stopped")
+    continued = [(bulk_update.pk, "history_continued", {})]
+    assert told_in_history() == continued * (status == "stopped")
 
     told = (bulk_update.status, bulk_update.stop_code, bulk_update.stop_params)
     times = (bulk_update.finished_at, bulk_update.not_before)
@@ -722,19 +728,49 @@ def test_cancel__goes_on_for_what_is_hidden(
     assert [state for (state,) in columns(bulk_update, "state")] == states
 
 
-def test_cancel__is_of_this_update(staff: AbstractUser) -> None:
-    bulk_update = made("stopped", {"state": "waiting"}, stop_code="tls", stop_params={"a": 1})
-    BulkUpdate.objects.update(not_before=MOMENT, live_counts={"waiting": 1})
+@pytest.mark.parametrize("user", [True, False])
+@pytest.mark.parametrize("is_running", [True, False])
+@pytest.mark.parametrize("status", ["queued", "running", "stopped", "finished", "cancelled"])
+def test_cancel__of_all_of_it(
+    status: str,
+    is_running: bool,
+    user: bool,
+    staff: AbstractUser,
+    heard: Any,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    """What is in flight is awaited, so the update is over only when nothing is. What a process
+    has left behind that is gone is not."""
+    items = [{"state": "waiting"}, {"state": "running"}, {"state": "changed"}]
+    stopped = {"stop_code": "tls", "stop_params": {"a": 1}, "not_before": MOMENT}
+    bulk_update = made(status, *items, live_counts={"waiting": 1}, started_at=MOMENT, **stopped)
     other = made("queued", {"state": "waiting"})
+    if is_running:
+        until = timezone.now() + BulkUpdate.LEASE / 2
+        BulkUpdate.objects.update(lease_token=uuid4(), lease_until=until)
+    is_open = status in ("queued", "running", "stopped")
 
-    assert cancel(bulk_update, staff) is True
+    with django_capture_on_commit_callbacks(execute=True):
+        assert cancel(bulk_update, staff if user else None) is is_open
 
-    told = (bulk_update.status, bulk_update.stop_code, bulk_update.stop_params)
-    assert told == ("cancelled", "", {})
-    assert bulk_update.not_before is None
+    told = (bulk_update.stop_code, bulk_update.stop_params, bulk_update.not_before)
+    found = columns(bulk_update, "state", "error_code", "error_params")
+    if not is_open:
+        assert (bulk_update.status, told) == (status, ("tls", {"a": 1}, MOMENT))
+        assert [state for state, *_ in found] == ["waiting", "running", "changed"]
+        assert (told_in_history(), heard) == ([], [])
+        return
+    assert (bulk_update.status, told) == ("cancelled", ("", {}, None))
+    assert bulk_update.live_counts == {}
     assert bulk_update.finished_at is not None
-    assert bulk_update.counts_at_rest == {**bulk_update.counts(), "cancelled": 1}
-    assert told_in_history() == [(bulk_update.pk, "history_cancelled", {})]
+    assert found == [
+        ("cancelled", "cancelled", BY if user else None),
+        ("running", "", None) if is_running else ("unknown", "no_answer", None),
+        ("changed", "", None),
+    ]
+    assert (bulk_update.counts_at_rest is None) is is_running
+    assert [pk for pk, _ in heard[-1:]] == [bulk_update.pk] * (not is_running)
+    assert told_in_history() == [(bulk_update.pk, "history_cancelled", {})] * user
     assert columns(other, "state") == [("waiting",)]
     other.refresh_from_db()
     assert other.status == "queued"
@@ -776,7 +812,7 @@ def test_retry__what_another_update_has_meanwhile(
 
 
 @pytest.mark.parametrize("seen", [None, (), (0,), (0, 1, 2, 3)], ids=str)
-def test_undo__of_what_is_visible(seen: Sequence[int] | None) -> None:
+def test_undo__of_what_is_visible(seen: Sequence[int] | None, staff: AbstractUser) -> None:
     items = [{"state": state} for state in ("changed", "changed", "unchanged", "failed")]
     bulk_update = made("finished", *items, started_at=MOMENT)
     Conversation.objects.update(is_active=False)
@@ -788,9 +824,64 @@ def test_undo__of_what_is_visible(seen: Sequence[int] | None) -> None:
         with pytest.raises(EmptySelectionError):
             undo(bulk_update, visible=visible_or_all)
         return
-    made_undo = undo(bulk_update, reason="why", source="api", visible=visible_or_all)
+    made_undo = undo(bulk_update, staff, reason="why", source="api", visible=visible_or_all)
+    assert made_undo.requested_by == staff
     told = (made_undo.is_active, made_undo.undo_of_id, made_undo.reason, made_undo.source)
     assert told == (True, bulk_update.pk, "why", "api")
     assert made_undo.status == "draft"
     chosen = made_undo.items.order_by("pk").values_list("conversation_id", flat=True)
     assert sorted(chosen) == expected
+
+
+TWO_STATES = st.tuples(
+    *[st.sampled_from(["changed", "changed", "unchanged", "failed", "waiting", None])] * 2
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    updates=st.lists(st.tuples(st.booleans(), TWO_STATES), min_size=1, max_size=4),
+    are_active=st.tuples(st.booleans(), st.booleans()),
+    which=st.integers(0, 3),
+)
+def test_undo__what_it_changed_and_what_nothing_has_changed_since(
+    updates: list[tuple[bool, tuple[str | None, ...]]], are_active: tuple[bool, bool], which: int
+) -> None:
+    for model in (BulkUpdate, Conversation):
+        model.objects.all().delete()
+    for n, is_active in enumerate(are_active):
+        Conversation.objects.create(pk=f"conv_{n}", is_active=is_active)
+    all_of_them = []
+    for number, (is_active, states) in enumerate(updates):
+        one = BulkUpdate.objects.create(
+            is_active=is_active, status="finished", started_at=MOMENT + number * SOON
+        )
+        all_of_them.append(one)
+        for n, state in enumerate(states):
+            if state is not None:
+                one.items.create(conversation_id=f"conv_{n}", state=state)
+    which %= len(updates)
+    undone, (was, states) = all_of_them[which], updates[which]
+    expected = {
+        f"conv_{n}"
+        for n in (0, 1)
+        if states[n] == "changed"
+        and are_active[n] is was
+        and not any(later[n] == "changed" for _, later in updates[which + 1 :])
+    }
+
+    assert set(undoable(undone).values_list("pk", flat=True)) == expected
+    if not expected:
+        return
+    made_undo = undo(undone)
+    changed = {f"conv_{n}" for n in (0, 1) if states[n] == "changed"}
+    alone = left_alone(made_undo).values_list("conversation_id", flat=True)
+    assert sorted(alone) == sorted(changed - expected)
+    pks = [one.pk for one in all_of_them]
+    for status in ("draft", "queued", "running", "stopped", "finished", "cancelled"):
+        BulkUpdate.objects.filter(pk=made_undo.pk).update(status=status)
+        is_told = status not in ("draft", "cancelled")
+        assert list(undoing(pks)) == [made_undo] * is_told
+        assert not undoing([pk for pk in pks if pk != undone.pk]).exists()
