@@ -62,6 +62,7 @@ class Desk:
         allowance: Allowance | None = None,
         hours: range = range(10),
         watermark: datetime | None = NOON,
+        dry_run: bool = True,
     ) -> None:
         self.fails = fails
         self.rows = [(f"c{hour}", float(hour)) for hour in hours]
@@ -76,7 +77,7 @@ class Desk:
             Plan(mode=mode, ranges=ranges, watermark=watermark),
             cast(BlandClient, client),
             allowance or Allowance(budget=RetryBudget()),
-            dry_run=True,
+            dry_run=dry_run,
             keep_lease=self._keep_lease,
         )
 
@@ -119,15 +120,17 @@ class Desk:
             future.set_exception(error)
         return future
 
-    def read(self) -> set[str]:
+    def read(self, *, one_by_one: bool = False) -> set[str]:
         """Read to the end; the rows that arrived."""
         arrived: set[str] = set()
         while True:
             self.reader.submit(cast(Pool, self))
             if not self.reader.in_flight:
                 return arrived
-            self.side_by_side = max(self.side_by_side, len(self.reader.in_flight))
-            for future in list(self.reader.in_flight):
+            busy = {id(range_) for range_, *_ in self.reader.in_flight.values()}
+            assert len(busy) == len(self.reader.in_flight), "each range reads one page at a time"
+            self.side_by_side = max(self.side_by_side, len(busy))
+            for future in list(self.reader.in_flight)[: 1 if one_by_one else None]:
                 self.reader.take(future)
             batch = self.reader.take_batch()
             arrived |= {payload.id for payload in batch.fresh}
@@ -365,13 +368,19 @@ def test_wrong_pages__each_time_anew() -> None:
     assert desk.read() == ALL
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("mode", ["full", "incremental"])
 @pytest.mark.parametrize("first", [DISOBEYED, EMPTY, BROKEN, "400", "500"])
 @pytest.mark.parametrize(
     ("asked", "switches"), [("auto", True), ("a", False), ("b", False)], ids=str
 )
 def test_dialect__the_other_one_is_tried_once(
-    asked: str, switches: bool, first: str, mode: str, monkeypatch: pytest.MonkeyPatch
+    asked: str,
+    switches: bool,
+    first: str,
+    mode: str,
+    dry_run: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: dict[str, Told] = {
         DISOBEYED: rows_of(("old", -9.0), ("older", -10.0)),
@@ -390,8 +399,8 @@ def test_dialect__the_other_one_is_tried_once(
         dialect=asked,
         mode=mode,
         ranges=ranges,
+        dry_run=dry_run,
     )
-    desk.reader.dry_run = False
     arrived = desk.read()
     if first == EMPTY:  # an empty list is one
         assert (arrived, desk.reader.problem.code) == (set(), "")
@@ -401,7 +410,7 @@ def test_dialect__the_other_one_is_tried_once(
         assert desk.reader.dialect == spoken
         assert desk.reader.is_proven
         assert desk.reader.run.watermark == at(0)
-        assert forgotten == [True] * (mode == "full")
+        assert forgotten == [True] * (mode == "full" and not dry_run)
     else:
         assert arrived == set()
         assert desk.reader.problem
@@ -422,7 +431,7 @@ def test_dialect__what_was_set_and_what_is_known(
     asked: str, known: str, expected: str, is_proven: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bland_sms.sync.runs.last_dialect", lambda: known)
-    desk = Desk(dialect=asked)
+    desk = Desk(dialect=asked, hours=range(1))
     assert (desk.reader.dialect, desk.reader.is_proven) == (expected, is_proven)
     desk.read()
     assert desk.reader.is_proven
@@ -457,23 +466,28 @@ def test_dialect__both_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hours", "size", "odd", "is_untimely"),
+    ("pages", "size", "odd", "is_untimely"),
     [
-        ((None, None, None, None), 4, 4, True),
-        ((None, None, None), 4, 3, False),
-        ((None,), 1, 1, False),
-        ((None, None), 2, 2, True),
-        ((0, None, None, None), 4, 0, False),
-        ((), 4, 0, False),
+        ([page(None, None, None, None)], 4, 4, True),
+        ([page(None, None, None)], 4, 3, False),
+        ([page(None, None, None, refused=1)], 4, 3, True),
+        ([page(None)], 1, 1, False),
+        ([page(None, None)], 2, 2, True),
+        ([page(None, None), page(None)], 2, 2, True),
+        ([page(0, None, None, None)], 4, 0, False),
+        ([page(refused=4)], 4, 0, False),
+        ([page()], 4, 0, False),
     ],
 )
 def test_page__without_any_usable_time(
-    hours: tuple[float | None, ...], size: int, odd: int, is_untimely: bool
+    pages: list[ConversationPage], size: int, odd: int, is_untimely: bool
 ) -> None:
-    desk = Desk(lambda asked: page(*hours) if asked.query.page == 1 else page())
+    more = [*pages, page(), page()]
+    desk = Desk(lambda asked: more[asked.query.page - 1])
     desk.reader.client.settings.page_size = size  # type: ignore[misc]
     desk.read()
     assert (len(desk.odd), desk.reader.is_untimely) == (odd, is_untimely)
+    assert desk.reader.unreadable == len(frozenset[str]().union(*(one.refused for one in pages)))
 
 
 LATE = at(3) + timedelta(seconds=1)
@@ -526,11 +540,38 @@ def test_end__of_the_list_as_it_was_when_the_walk_began(ends_at: Any, requests: 
 def test_end__of_a_list_that_grows_with_each_answer() -> None:
     def fails(asked: Asked) -> Told | None:
         desk.rows.append((f"late{len(desk.asked)}", 10.0 + len(desk.asked)))
-        return replace(desk.page(asked), answered_at=at(9))
+        return replace(desk.page(asked), answered_at=at(9 + 2 * len(desk.asked)))
 
     desk = Desk(fails)
     assert desk.read() >= ALL
     assert len(desk.asked) < 10
+
+
+def test_end__not_before_rows_that_share_one_time_have_held_still() -> None:
+    """The first of them goes while they are read, so that another one slips out of sight."""
+
+    def fails(asked: Asked) -> Told | None:
+        told = desk.page(asked)
+        if asked.query.page == 1 and len(desk.rows) == 7:
+            del desk.rows[0]
+        return told
+
+    desk = Desk(fails)
+    desk.rows = [(f"tie{number}", 5.0) for number in range(7)]
+    assert desk.read() == {f"tie{number}" for number in range(7)}
+
+
+@pytest.mark.parametrize(
+    ("mode", "ranges", "is_whole"),
+    [
+        ("full", (Range("created_at"),), True),
+        ("full", (Range("created_at", reached=at(1)),), False),
+        ("full", (Range("created_at"), Range("created_at")), False),
+        ("incremental", (Range("created_at"),), False),
+    ],
+)
+def test_is_whole(mode: str, ranges: tuple[Range, ...], is_whole: bool) -> None:
+    assert Desk(mode=mode, ranges=ranges).reader.is_whole() is is_whole
 
 
 @pytest.mark.parametrize("sort_by", ["created_at", "updated_at"])
@@ -543,9 +584,10 @@ def test_covered__only_by_the_time_that_never_changes(sort_by: Any) -> None:
 # --- side by side ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("one_by_one", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("number", [0, 4, 5, 13, 40, 400])
-def test_full__is_cut_into_ranges(number: int, fails: bool) -> None:
+def test_full__is_cut_into_ranges(number: int, fails: bool, one_by_one: bool) -> None:
     """All of it arrives once and is covered; where the newest is not told, it is read in one."""
 
     def answer(asked: Asked) -> Told | None:
@@ -555,7 +597,7 @@ def test_full__is_cut_into_ranges(number: int, fails: bool) -> None:
     desk = Desk(
         answer, mode="full", ranges=(Range("created_at"),), watermark=None, hours=range(number)
     )
-    assert desk.read() == {f"c{hour}" for hour in range(number)}
+    assert desk.read(one_by_one=one_by_one) == {f"c{hour}" for hour in range(number)}
     assert not desk.reader.problem
     probes = [one for one in desk.asked if not one.ascending]
     assert len(probes) == (number > 0)
@@ -570,14 +612,15 @@ def test_full__is_cut_into_ranges(number: int, fails: bool) -> None:
     assert stretches[-1][1] in (None, at(number - 1))  # later rows are newer than the walk
 
 
-def test_ranges__one_that_is_long_is_cut_again() -> None:
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_ranges__one_that_is_long_is_cut_again(one_by_one: bool) -> None:
     """Rows stand close together in one part of the time only."""
     desk = Desk(
         ranges=tuple(Range("created_at", begin=at(n), until=at(n + 1)) for n in (0, 1)),
         hours=range(0),
     )
     desk.rows = [(f"c{n:03d}", n / 1000) for n in range(900)]
-    assert len(desk.read()) == 900
+    assert len(desk.read(one_by_one=one_by_one)) == 900
     assert desk.side_by_side == 8
     assert len(desk.asked) < 360
 

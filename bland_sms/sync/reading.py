@@ -205,7 +205,7 @@ class Reader:
             range_.is_done = range_.is_done or is_behind
 
     def _note_times(self, page: ConversationPage, fresh: Iterable[ConversationPayload]) -> None:
-        if self.ends_at is None and page.answered_at is not None:
+        if self.ends_at is None:
             self.ends_at = page.answered_at
         times = [payload.updated_at for payload in fresh if payload.updated_at is not None]
         if self.run.mode == Mode.FULL:
