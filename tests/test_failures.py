@@ -44,6 +44,7 @@ NOON = datetime(2026, 2, 3, 12, tzinfo=timezone.utc)
         (400, "", BlandAPIError, "http_400"),
         (400, "INVALID_PARAMETER", BlandAPIError, "INVALID_PARAMETER"),
         (400, "AUTH_FAILURE", BlandAuthenticationError, "AUTH_FAILURE"),
+        (500, "UNAUTHORIZED", BlandAuthenticationError, "UNAUTHORIZED"),
         (401, "", BlandAuthenticationError, "http_401"),
         (403, "", BlandAuthenticationError, "http_403"),
         (404, "", BlandRouteError, "http_404"),
@@ -73,6 +74,11 @@ def caused(error: Exception, cause: BaseException) -> Exception:
     return error
 
 
+def amid(error: Exception, context: BaseException) -> Exception:
+    error.__context__ = context
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "cause"),
     [
@@ -80,6 +86,13 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (requests.exceptions.InvalidSchema(), BlandConfigurationError, "url_not_usable"),
         (requests.exceptions.MissingSchema(), BlandConfigurationError, "url_not_usable"),
         (urllib3.exceptions.LocationValueError(), BlandConfigurationError, "url_not_usable"),
+        (requests.exceptions.InvalidHeader(), BlandConfigurationError, "url_not_usable"),
+        (amid(OSError(), urllib3.exceptions.ConnectTimeoutError()), BlandConnectionError, ""),
+        (
+            amid(OSError(), urllib3.exceptions.NewConnectionError(None, "")),
+            BlandConnectionError,
+            "",
+        ),  # type: ignore[arg-type]
         (requests.ConnectTimeout(), BlandConnectionError, ""),
         (requests.exceptions.ProxyError(), BlandConnectionError, ""),
         (while_connecting(requests.ConnectionError()), BlandConnectionError, ""),
@@ -97,6 +110,8 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         ),
         (while_connecting(ssl.SSLError()), BlandTLSError, ""),
         (while_connecting(ssl.SSLEOFError()), BlandConnectionError, ""),
+        (while_connecting(ssl.SSLZeroReturnError()), BlandConnectionError, ""),
+        (amid(while_connecting(ssl.SSLError()), ConnectionResetError()), BlandConnectionError, ""),
         (ssl.SSLError(), BlandOutcomeUnknownError, "broken_off"),
         (
             requests.ConnectionError(

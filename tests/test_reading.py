@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from django.utils.dateparse import parse_datetime
 
 from bland_sms.client import BlandClient
 from bland_sms.exceptions import (
@@ -85,7 +86,7 @@ class Desk:
         self.renewed += 1
 
     def _list(self, *, filters: list[Any], **asked: Any) -> ConversationPage:
-        bounds = {one.operator: datetime.fromisoformat(one.value) for one in filters}
+        bounds = {one.operator: parse_datetime(one.value) for one in filters}
         query = Query(
             asked["sort_by"],
             asked["page"],
