@@ -176,23 +176,29 @@ ENDING: list[Callable[[], BlandError]] = [
 
 
 def words(error: Any) -> str:
-    if not callable(error):
-        return ""
-    made = error()
-    return f"{type(made).__name__}-{made.status_code}-{made.gave_up}"
+    made = error() if callable(error) else None
+    if isinstance(made, ConversationPage):
+        return f"{made.row_count} rows"
+    return f"{type(made).__name__}-{made.status_code}-{made.gave_up}" if made else ""
 
 
 @pytest.mark.parametrize("error", STEPPED_OVER, ids=words)
 def test_failure__a_part_that_is_not_answered_for_is_stepped_over(
     error: Callable[[], BlandError],
 ) -> None:
+    asked_in_vain: dict[int | None, set[Query]] = {1: set(), None: set()}
+
     def fails(asked: Asked) -> Told | None:
         rows = {payload.id for payload in desk.page(asked).conversations}
-        return error() if "c5" in rows else None
+        if "c5" not in rows:
+            return None
+        asked_in_vain[asked.attempts].add(asked.query)
+        return error()
 
     desk = Desk(fails)
     assert desk.read() == ALL - {"c5"}
     assert not desk.reader.problem
+    assert asked_in_vain[1].isdisjoint(asked_in_vain[None])  # once, in a detour
     assert desk.gaps == [(at(4), at(6))]
     assert desk.renewed > 0  # before each request of the detour
     assert [one.attempts for one in desk.asked].count(1) == desk.renewed
@@ -342,6 +348,9 @@ def test_wrong_page__is_asked_for_again(kind: str, wrong: int, is_spent: bool) -
     is_over = wrong > again
     if not is_over:
         assert (arrived, desk.reader.problem.code) == (ALL, "")
+        clean = Desk()
+        clean.read()
+        assert len(desk.asked) == len(clean.asked) + wrong
         assert [r.asked_again for r in desk.reader.ranges] == [0]
         return
     if kind == DISOBEYED:
@@ -453,6 +462,97 @@ def test_dialect__what_was_asked_in_the_one_before_says_nothing(
     desk = Desk(fails, dialect="auto", ranges=FOUR)
     assert (desk.read(), desk.reader.problem.code) == (ALL, "")
     assert [one.dialect for one in desk.asked].count("a") == 4
+
+
+@pytest.mark.parametrize("known", ["", "a"])
+@pytest.mark.parametrize("error", [*PASSING, *ENDING[:-1], STEPPED_OVER[0]], ids=words)
+def test_dialect__is_not_to_blame(
+    error: Callable[[], BlandError], known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is one that Bland has obeyed before, whatever it does not answer for now."""
+    monkeypatch.setattr("bland_sms.sync.runs.last_dialect", lambda: known)
+    desk = Desk(lambda asked: error(), dialect="auto")
+    assert desk.read() == set()
+    is_tried = error is STEPPED_OVER[0] and not known
+    assert {one.dialect for one in desk.asked} == ({"a", "b"} if is_tried else {"a"})
+    assert desk.reader.problem == error().failure
+
+
+@pytest.mark.parametrize("first", [rows_of(("old", -9.0)), failed(BlandAPIError(400), None)])
+def test_dialect__that_was_obeyed_before_may_be_refused_now(
+    first: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bland_sms.sync.runs.last_dialect", lambda: "b")
+    desk = Desk(lambda asked: first if asked.dialect == "b" else None, dialect="auto")
+    assert (desk.read(), desk.reader.problem.code) == (ALL, "")
+    assert desk.reader.dialect == "a"
+
+
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+def test_dialect__pages_that_only_looked_right_are_forgotten(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bland_sms.sync.runs.last_dialect", lambda: "")
+
+    def fails(asked: Asked) -> Told | None:
+        if asked.dialect == "b":
+            return None
+        if len(desk.asked) > 1:
+            return failed(BlandAPIError(400), None)
+        told = rows_of(("wrong", 1.0))
+        rows = tuple(replace(one, updated_at=at(50)) for one in told.conversations)
+        return replace(told, conversations=rows, answered_at=at(60))
+
+    two = (Range("created_at", begin=at(0), until=at(5)), Range("created_at", begin=at(5)))
+    desk = Desk(fails, dialect="auto", mode=mode, ranges=two)
+    assert (desk.read(), desk.reader.problem.code) == (ALL, "")
+    assert desk.reader.run.watermark == NOON
+
+
+def test_dialect__what_is_read_anew_is_cut_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bland_sms.sync.runs.last_dialect", lambda: "")
+
+    def fails(asked: Asked) -> Told | None:
+        refused = asked.dialect == "a" and len(desk.asked) > 2
+        return failed(BlandAPIError(400), None) if refused else None
+
+    whole = (Range("created_at"),)
+    desk = Desk(fails, dialect="auto", mode="full", ranges=whole, hours=range(400))
+    assert len(desk.read()) == 400
+    assert desk.side_by_side == 8
+
+
+def test_failure__the_first_one_is_told() -> None:
+    """Nothing more is asked after it, and what was on its way changes nothing of it."""
+    errors = [ENDING[5](), STEPPED_OVER[0](), PASSING[0](), ENDING[0]()]
+    desk = Desk(lambda asked: errors[len(desk.asked) - 1], ranges=FOUR)
+    desk.read()
+    assert desk.reader.problem == errors[0].failure
+    assert len(desk.asked) == 4
+
+
+@pytest.mark.parametrize("page_size", [2, 4])
+def test_detour__past_a_long_stretch(page_size: int) -> None:
+    def fails(asked: Asked) -> Told | None:
+        rows = {payload.id for payload in desk.page(asked).conversations}
+        return failed(BlandUnavailableError(500)) if rows & dead else None
+
+    dead = {f"c{hour}" for hour in range(10, 26)}
+    desk = Desk(fails, hours=range(40))
+    desk.reader.client.settings.page_size = page_size  # type: ignore[misc]
+    assert desk.read() == {f"c{hour}" for hour in range(40)} - dead
+    assert desk.gaps == [(at(9), at(26))]
+
+
+def test_detour__row_by_row_among_rows_of_one_time() -> None:
+    def fails(asked: Asked) -> Told | None:
+        rows = {payload.id for payload in desk.page(asked).conversations}
+        return failed(BlandUnavailableError(500)) if "tie5" in rows else None
+
+    desk = Desk(fails)
+    desk.rows = [*[(f"tie{number}", 5.0) for number in range(9)], ("later", 6.0)]
+    assert desk.read() == {name for name, _ in desk.rows} - {"tie5"}
+    assert desk.gaps == [(at(5), at(6))]
 
 
 def test_dialect__both_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,15 +685,24 @@ def test_covered__only_by_the_time_that_never_changes(sort_by: Any) -> None:
 # --- side by side ------------------------------------------------------------------------------
 
 
+PROBES: list[Callable[[], Told]] = [
+    page,
+    lambda: page(None),
+    lambda: page(0),
+    lambda: page(999, 998),
+]
+"""Answers to the question for the newest that do not tell it."""
+
+
 @pytest.mark.parametrize("one_by_one", [False, True])
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("told", [None, *STEPPED_OVER, *PASSING, *PROBES], ids=words)
 @pytest.mark.parametrize("number", [0, 4, 5, 13, 40, 400])
-def test_full__is_cut_into_ranges(number: int, fails: bool, one_by_one: bool) -> None:
+def test_full__is_cut_into_ranges(number: int, told: Any, one_by_one: bool) -> None:
     """All of it arrives once and is covered; where the newest is not told, it is read in one."""
 
     def answer(asked: Asked) -> Told | None:
-        is_probe = not asked.ascending
-        return failed(BlandUnavailableError(503)) if fails and is_probe else None
+        is_probe = told is not None and not asked.ascending
+        return cast(Told, told()) if is_probe else None
 
     desk = Desk(
         answer, mode="full", ranges=(Range("created_at"),), watermark=None, hours=range(number)
@@ -603,7 +712,7 @@ def test_full__is_cut_into_ranges(number: int, fails: bool, one_by_one: bool) ->
     probes = [one for one in desk.asked if not one.ascending]
     assert len(probes) == (number > 0)
     assert desk.side_by_side <= 8
-    is_cut = number == 400 and not fails
+    is_cut = number == 400 and told is None
     assert (desk.side_by_side == 8) is is_cut
     first = sum(asked.query.at_least is None and asked.ascending for asked in desk.asked)
     assert first == (1 if number else 2)

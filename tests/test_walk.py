@@ -306,7 +306,6 @@ def test_range__begins_where_it_began() -> None:
     range_ = Range("created_at", begin=at(0), until=at(9))
     range_.move(at(4))
     assert (range_.begin, range_.reached, range_.start) == (at(0), at(4), at(4))
-    assert range_.span() == 5 * HOUR
 
 
 def test_range__an_empty_page_of_a_tie_is_not_a_repeated_one() -> None:
@@ -488,12 +487,6 @@ def test_range__split_in_the_middle() -> None:
 def test_range__rows_left(values: dict[str, Any], left: float) -> None:
     known = {"begin": at(0), "reached": at(1), "until": at(9), "rows": 10}
     assert Range("created_at", **{**known, **values}).rows_left() == left
-
-
-def test_range__without_an_end_has_no_span() -> None:
-    assert Range("created_at", begin=at(0)).span() == timedelta(0)
-    assert Range("created_at", until=at(0)).span() == timedelta(0)
-    assert Range("created_at", begin=at(0), until=at(2)).span() == 2 * HOUR
 
 
 @pytest.mark.parametrize("sort_by", ["created_at", "updated_at"])

@@ -247,8 +247,7 @@ class Reader:
             self.keep_lease()
             try:
                 page = self._ask_for_part(query, ascending)
-                if ascending or page.row_count > 1:
-                    check(page, query)
+                check(page, query)
             except DisobeyedError:
                 return None
             except BlandError as error:
@@ -299,7 +298,8 @@ class Reader:
             missing.forget()
 
     def _spread(self, first: Range) -> None:
-        """Cut what is left of the list into ranges that are read side by side."""
+        """Give the list an end, so that it can be cut into ranges that are read side by side. What
+        is newer is a range of its own."""
         query = Query(first.sort_by, 1, 1, None, None)
         try:
             latest = self._fetch(query, self.dialect, self.allowance, ascending=False)
@@ -310,15 +310,6 @@ class Reader:
             return
         first.until = newest
         self.ranges.append(Range(first.sort_by, begin=first.until))
-        if first.rows_left() <= PAGES_WORTH_A_SPLIT * self.client.settings.page_size:
-            return
-        parts = [first]
-        while len(parts) < SIDE_BY_SIDE:
-            later = max(parts, key=Range.span).split()
-            if later is None:
-                break
-            parts.append(later)
-        self.ranges += parts[1:]
 
 
 def _may_be_stepped_over(error: BlandError) -> bool:

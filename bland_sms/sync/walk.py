@@ -279,11 +279,6 @@ class Range:
             self.move(end)
         return gap
 
-    def span(self) -> timedelta:
-        """How much time is unread; none where there is no end."""
-        start = self.start
-        return timedelta(0) if start is None or self.until is None else self.until - start
-
     def rows_left(self) -> float:
         """About how many rows are still to come; 0 where that cannot be told."""
         if self.until is None or self.begin is None or self.reached is None or not self.is_open:
