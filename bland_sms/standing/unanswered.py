@@ -32,15 +32,16 @@ def ask_again() -> None:
         finished_at__gt=now - GIVE_UP_AFTER,
         finished_at__lte=now - FIRST_PAUSE,
         bulk_update__source=BulkUpdate.Source.STANDING,
+        bulk_update__started_at__gt=now - GIVE_UP_AFTER,
         conversation__is_active=True,
     )
-    columns = ("bulk_update", "conversation", "attempts", "finished_at", "bulk_update__started_at")
+    columns = ("bulk_update", "conversation", "attempts", "finished_at")
     by_update: dict[int, list[str]] = defaultdict(list)
-    for update_id, conversation_id, attempts, failed_at, started_at in items.values_list(*columns)[
-        :AT_ONCE
-    ]:
-        is_fresh = started_at is not None and started_at > now - GIVE_UP_AFTER
-        if is_fresh and failed_at + _pause_after(attempts) <= now:
+    # Those that failed first are due first: no item stands before the others for ever.
+    for update_id, conversation_id, attempts, failed_at in items.order_by(
+        "finished_at"
+    ).values_list(*columns)[:AT_ONCE]:
+        if failed_at + _pause_after(attempts) <= now:
             by_update[update_id].append(conversation_id)
     for bulk_update in BulkUpdate.objects.filter(pk__in=list(by_update)):
         due = by_update[bulk_update.pk]
