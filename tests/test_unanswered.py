@@ -54,16 +54,18 @@ def test_ask_again__of_which_updates(values: dict[str, Any], is_asked: bool) -> 
     assert states(bulk_update) == ["waiting" if is_asked else "failed"]
 
 
+@pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("began", [MINUTE, 2 * DAY])
 def test_ask_again__what_cannot_be_asked_does_not_keep_the_rest_waiting(
-    began: timedelta, monkeypatch: pytest.MonkeyPatch
+    began: timedelta, is_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much there is: what was given up, and what is not due yet."""
     monkeypatch.setattr(unanswered, "AT_ONCE", 2)
+    later = made({"ago": 5 * MINUTE}) if is_first else None
     many = made(*[{"ago": 10 * MINUTE, "attempts": 18}] * 3, began=began)
     if began == MINUTE:
         many.items.update(finished_at=timezone.now() - MINUTE)
-    later = made({"ago": 5 * MINUTE})
+    later = later or made({"ago": 5 * MINUTE})
 
     ask_again()
 
