@@ -97,7 +97,7 @@ def selection_words(kept: str) -> str:
             words.append(f"{_('last activity')}: {text % data[name]}")
     happened = event_words(str(data.get("event", "")))
     if happened:
-        words.append(f"{_('what happened')}: {happened}")
+        words.append(f"{_('event')}: {happened}")
     if data.get("our_number"):
         words.append(_("one of our numbers"))
     if data.get("search"):

@@ -13,7 +13,6 @@ from django.urls import URLPattern, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import Conversation
@@ -167,7 +166,6 @@ class ConversationAdmin(ConversationPage, ConversationActions):
             return HttpResponseRedirect(url)
         freshness = freshness_context(request)
         context = {
-            "title": _("Conversations"),
             **freshness,
             "bland_sms_may_read": self.has_transcript_permission(request),
             "bland_sms_is_empty": freshness["bland_sms_copied_at"] is None and is_mirror_empty(),

@@ -111,7 +111,7 @@ class EventFilter(admin.SimpleListFilter):
     Not offered in the list's own filters: it appears where it is in use.
     """
 
-    title = gettext_lazy("what happened")
+    title = gettext_lazy("event")
     parameter_name = "event"
     name_by, name_reason = "event_by", "event_reason"
 
@@ -182,7 +182,7 @@ class EventFilter(admin.SimpleListFilter):
 
 
 class StopFilter(admin.SimpleListFilter):
-    title = gettext_lazy("asked to stop")
+    title = gettext_lazy("stop request")
     parameter_name = "asked_to_stop"
 
     @staticmethod
