@@ -32,6 +32,8 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
+PATIENCE_MS = 60_000
+"""How long a page may take for anything, on a machine that does much else."""
 
 
 def what_is_missing() -> str:
@@ -76,8 +78,9 @@ def then_the_page_is_read(act: Callable[..., None]) -> Callable[..., None]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The browser, for one file of tests."""
-    from playwright.sync_api import Locator, Page, sync_playwright
+    from playwright.sync_api import Locator, Page, expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_MS)
     with pytest.MonkeyPatch.context() as patched:
         for kind, name in ((Page, "click"), (Locator, "click"), (Locator, "press")):
             patched.setattr(kind, name, then_the_page_is_read(getattr(kind, name)))
@@ -104,7 +107,7 @@ def window(chromium: Browser, problems: list[str]) -> Iterator[Callable[..., Pag
         context = chromium.new_context(viewport={"width": width, "height": 900}, **values)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: problems.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (problems.append("a dialog"), dialog.dismiss()))
         page.on("console", lambda message: note(message.type, message.text, message.location))

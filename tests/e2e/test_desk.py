@@ -16,7 +16,7 @@ from bland_sms import sync, updates
 from bland_sms.models import BulkUpdate, Conversation, StandingOrder
 from bland_sms.sandbox import BlandSandbox
 
-from .conftest import CHROMIUM, require_browser
+from .conftest import CHROMIUM, PATIENCE_MS, require_browser
 from .test_screens import Desk, messages
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def test_desk__two_hundred_pasted_lines(desk: Desk, filled: Fill, sandbox: Bland
     steps.click(page.get_by_role("button", name="Look them up"))
     page.get_by_text("Not found (10)").first.wait_for()
     steps.click(page.get_by_role("button", name="Deactivate 190 conversations"))
-    page.get_by_text("190 changed").locator("visible=true").first.wait_for(timeout=60_000)
+    page.get_by_text("190 changed").locator("visible=true").first.wait_for()
     assert steps.clicks == 2
     assert active(sandbox) == 0
     update = BulkUpdate.objects.get()
@@ -351,7 +351,7 @@ def test_desk__gunicorn_takes_whatever_is_pasted(
     filled(205)
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(f"{gunicorn}/admin/bland_sms/conversation/?status=active")
     page.fill("#id_username", "dana")
     page.fill("#id_password", "secret-enough")

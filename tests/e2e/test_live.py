@@ -49,9 +49,9 @@ def test_live__lost_connection_and_back(
     page = opened(desk(), waiting)
     page.context.set_offline(True)
     told = page.get_by_text("No connection to this site: what you see may be old.")
-    told.wait_for(timeout=30_000)
+    told.wait_for()
     page.context.set_offline(False)
-    told.wait_for(state="hidden", timeout=30_000)
+    told.wait_for(state="hidden")
     # The browser itself notes in its console what it could not fetch.
     assert all("ERR_INTERNET_DISCONNECTED" in problem for problem in problems)
     problems.clear()
@@ -65,16 +65,16 @@ def test_live__logged_out_and_in_again_in_another_window(
     other = page.context.new_page()
     other.goto(page.url.partition("bland_sms/")[0])
     other.click("#logout-form button")
-    page.get_by_text("You are logged out.").wait_for(timeout=30_000)
+    page.get_by_text("You are logged out.").wait_for()
     other.goto(page.url)
     other.fill("#id_username", staff.username)
     other.fill("#id_password", "secret-enough")
     other.click("input[type=submit]")
     other.close()
-    page.locator("#bland-sms-trouble").wait_for(state="hidden", timeout=30_000)
+    page.locator("#bland-sms-trouble").wait_for(state="hidden")
     # It has a new token since: the page drives the update with that one.
     waiting.items.update(not_before=None)
-    page.get_by_text("1 changed").locator("visible=true").first.wait_for(timeout=30_000)
+    page.get_by_text("1 changed").locator("visible=true").first.wait_for()
     assert all("403" in problem for problem in problems)
     problems.clear()
 
@@ -86,7 +86,7 @@ def test_live__worker_that_does_not_come(desk: Desk, waiting: BulkUpdate) -> Non
     page.get_by_text("Waiting for a worker since").wait_for()
     waiting.items.update(not_before=None)
     asked.update(dispatched_at=timezone.now() - timedelta(minutes=3))
-    page.get_by_text("and none has begun for two minutes").wait_for(timeout=30_000)
+    page.get_by_text("and none has begun for two minutes").wait_for()
 
 
 @pytest.mark.parametrize("path", ["conversation/", "conversation/summary/", "bulkupdate/"])
@@ -113,5 +113,5 @@ def test_live__causes_are_shown_while_it_runs(
     account.faults.add(f"PATCH {item.conversation_id}", "422")
     waiting.items.update(not_before=None)
     causes = page.locator(".bland-sms-causes")
-    causes.get_by_text("Bland refused it (HTTP 422)").wait_for(timeout=30_000)
+    causes.get_by_text("Bland refused it (HTTP 422)").wait_for()
     page.get_by_text("Finished with failures", exact=True).wait_for()

@@ -338,7 +338,7 @@ def test_screen_reader__update_that_runs(
     bulk_update.items.update(not_before=None)
     page.clock.resume()
     last = "Finished with failures: 2 changed · 1 failed"
-    expect(page.get_by_role("status")).to_have_text(last, use_inner_text=True, timeout=30_000)
+    expect(page.get_by_role("status")).to_have_text(last, use_inner_text=True)
     expect(page.get_by_role("row").filter(has_text=WANTED)).to_contain_text("Failed")
     why = "Bland refused it (HTTP 422): Scripted 422. Look at the conversation at Bland."
     content = tree(page)
