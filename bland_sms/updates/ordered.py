@@ -140,12 +140,9 @@ def cancel_of_ended_orders(
         if code != "lifted":  # not applied after all: renewed, or given back, it is
             OrderApplication.objects.filter(pk__in=[one.pk for one in found]).delete()
     _look_again(list(cancelled))
-    ends: dict[str, datetime] = {}
-    for one in applications:
-        if one.order.until is not None:
-            ends[one.conversation_id] = min(
-                one.order.until, ends.get(one.conversation_id, one.order.until)
-            )
+    # In one update, a conversation belongs to one order (``standing.applying`` records it so).
+    untils = ((one.conversation_id, one.order.until) for one in applications)
+    ends = {pk: until for pk, until in untils if until is not None}
     return list(cancelled.values()), ends
 
 
