@@ -531,9 +531,14 @@ def test_failure__the_first_one_is_told() -> None:
     assert len(desk.asked) == 4
 
 
+@pytest.mark.parametrize("is_refused", [False, True])
 @pytest.mark.parametrize("page_size", [2, 4])
-def test_detour__past_a_long_stretch(page_size: int) -> None:
+def test_detour__past_a_long_stretch(page_size: int, is_refused: bool) -> None:
+    """The question for the newest may have to be asked twice."""
+
     def fails(asked: Asked) -> Told | None:
+        if is_refused and not asked.ascending and asked.attempts == 1:
+            return PASSING[0]()
         rows = {payload.id for payload in desk.page(asked).conversations}
         return failed(BlandUnavailableError(500)) if rows & dead else None
 
@@ -542,6 +547,26 @@ def test_detour__past_a_long_stretch(page_size: int) -> None:
     desk.reader.client.settings.page_size = page_size  # type: ignore[misc]
     assert desk.read() == {f"c{hour}" for hour in range(40)} - dead
     assert desk.gaps == [(at(9), at(26))]
+
+
+def test_detour__of_a_range_that_was_cut_while_its_page_was_on_its_way() -> None:
+    def fails(asked: Asked) -> Told | None:
+        rows = {payload.id for payload in desk.page(asked).conversations}
+        if not rows & dead:
+            return None
+        ranges = desk.reader.ranges
+        if len(ranges) == 1:
+            ranges[0].until = at(20)
+            ranges.append(Range("created_at", begin=at(20), until=at(40)))
+        return failed(BlandUnavailableError(500))
+
+    dead = {f"c{hour}" for hour in range(10, 26)}
+    whole = (Range("created_at", begin=at(0), until=at(40)),)
+    desk = Desk(fails, hours=range(40), ranges=whole)
+    assert desk.read() == {f"c{hour}" for hour in range(40)} - dead
+    gaps = sorted(desk.gaps)  # one after another, and none into another range
+    assert [begin for begin, _ in gaps] == [at(9), *(end for _, end in gaps[:-1])]
+    assert gaps[-1][1] == at(26)
 
 
 def test_detour__row_by_row_among_rows_of_one_time() -> None:
@@ -566,6 +591,9 @@ def test_dialect__both_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what is kept of a page --------------------------------------------------------------------
 
 
+ONE_MORE = replace(page(None), conversations=page(None, None, None).conversations[2:])
+
+
 @pytest.mark.parametrize(
     ("pages", "size", "odd", "is_untimely"),
     [
@@ -574,7 +602,7 @@ def test_dialect__both_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ([page(None, None, None, refused=1)], 4, 3, True),
         ([page(None)], 1, 1, False),
         ([page(None, None)], 2, 2, True),
-        ([page(None, None), page(None)], 2, 2, True),
+        ([page(None, None), ONE_MORE], 2, 3, True),
         ([page(0, None, None, None)], 4, 0, False),
         ([page(refused=4)], 4, 0, False),
         ([page()], 4, 0, False),
@@ -653,13 +681,13 @@ def test_end__not_before_rows_that_share_one_time_have_held_still() -> None:
 
     def fails(asked: Asked) -> Told | None:
         told = desk.page(asked)
-        if asked.query.page == 1 and len(desk.rows) == 7:
-            del desk.rows[0]
+        if asked.query.at_least == at(5) and len(desk.rows) == 8:
+            del desk.rows[1]
         return told
 
     desk = Desk(fails)
-    desk.rows = [(f"tie{number}", 5.0) for number in range(7)]
-    assert desk.read() == {f"tie{number}" for number in range(7)}
+    desk.rows = [("first", 1.0), *((f"tie{number}", 5.0) for number in range(7))]
+    assert desk.read() == {"first", *(f"tie{number}" for number in range(7))}
 
 
 @pytest.mark.parametrize(
