@@ -8,9 +8,11 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from bland_sms import updates
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
+from bland_sms.updates.counting import LiveCounts
 
 pytestmark = pytest.mark.django_db
 NUMBER = 30
@@ -79,6 +81,34 @@ def test_progress__a_large_update_costs_one_row(
 
     assert progress["counts"]["waiting"] == progress["total"] == NUMBER
     assert not any("COUNT" in sql for sql in asked)
+
+
+def test_progress__how_long_a_large_update_takes_costs_no_row(
+    admin_client: Client, conversations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its driver knows: 5 seconds for 10 conversations, after whatever pause."""
+    clock = [100.0]
+    monkeypatch.setattr("bland_sms.updates.counting.time.monotonic", lambda: clock[0])
+    draft = select_all(admin_client)
+    updates.start(draft)
+    url = f"/admin/bland_sms/bulkupdate/{draft.pk}/progress/"
+    before = statements(admin_client, url, "bland_sms_bulkupdateitem")
+    clock[0] += 3600
+    counts = LiveCounts(draft)
+    counts.begin()
+    assert "left" not in admin_client.get(url).json()["words"]
+
+    some = draft.items.order_by("pk").values("pk")[:10]
+    BulkUpdateItem.objects.filter(pk__in=list(some.values_list("pk", flat=True))).update(
+        state=BulkUpdateItem.State.CHANGED, finished_at=timezone.now()
+    )
+    for seconds in (5.0, 0.0):
+        clock[0] += seconds
+        counts._due_at = 0.0
+        counts.keep()
+
+    assert admin_client.get(url).json()["words"].endswith("about 10 seconds left")
+    assert len(statements(admin_client, url, "bland_sms_bulkupdateitem")) == len(before)
 
 
 def test_progress__what_others_change_is_counted(

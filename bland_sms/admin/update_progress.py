@@ -35,7 +35,10 @@ def progress_data(
     is_ours = is_open and bulk_update.dispatched_at is None
     drive = is_ours and may_drive and sight.may_drive(bulk_update)
     words = counts_words(counts)
-    seconds_each = pace(bulk_update, counts) if is_open and 0 < left < total else None
+    seconds_each = None
+    if is_open and 0 < left < total:
+        is_large = bulk_update.live_counts is not None
+        seconds_each = bulk_update.live_seconds_each if is_large else pace(bulk_update, counts)
     if seconds_each is not None:
         words = f"{words} · " + _("%s left") % duration_words(left * seconds_each)
     hidden = sight.hidden(bulk_update, counts)

@@ -75,6 +75,8 @@ class BulkUpdate(Leased):
     """Of a large one that waits or is carried out: ``counts()`` as its driver last saw them, so
     that an open page costs one row. Empty: something else has changed its items since. NULL: it is
     small. Always counted from the items: a crash or a takeover leaves nothing wrong."""
+    live_seconds_each = models.FloatField(null=True, blank=True, editable=False)
+    """Beside ``live_counts``: how long each conversation has taken since its driver began."""
     preview = models.JSONField(null=True, blank=True, editable=False)
     """What the confirmation of a large draft says of its rows, counted when it was selected."""
     not_before = models.DateTimeField(null=True, blank=True, editable=False)
@@ -150,7 +152,8 @@ class BulkUpdate(Leased):
     def keep_counts(self) -> None:
         """Count, for the pages that are open; the caller has locked the row."""
         self.live_counts = self.counts()
-        BulkUpdate.objects.filter(pk=self.pk).update(live_counts=self.live_counts)
+        kept = {"live_counts": self.live_counts, "live_seconds_each": self.live_seconds_each}
+        BulkUpdate.objects.filter(pk=self.pk).update(**kept)
 
     @property
     def trying_again_at(self) -> datetime | None:
