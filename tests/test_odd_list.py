@@ -13,7 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, DataError, InternalError, OperationalError
 from django.utils import timezone
-from hypothesis import HealthCheck, Phase, given
+from hypothesis import Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -440,10 +440,7 @@ accounts = st.lists(
 @pytest.mark.slow
 @hypothesis_settings(
     max_examples=40,
-    derandomize=True,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     account=accounts,

@@ -19,7 +19,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -170,12 +170,7 @@ DAYS_BACK = st.sampled_from([0, 27, 57, 361])
 
 
 @pytest.mark.slow
-@hypothesis_settings(
-    max_examples=150,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@hypothesis_settings(max_examples=150)
 @given(
     moves=st.lists(
         st.tuples(st.sampled_from(["told", "told", "close", "killed", "prune"]), DAYS_BACK),
