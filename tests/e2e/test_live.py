@@ -17,7 +17,7 @@ from .conftest import require_browser
 from .test_screens import Desk
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 require_browser()
 
@@ -79,13 +79,30 @@ def test_live__logged_out_and_in_again_in_another_window(
     problems.clear()
 
 
-def test_live__worker_that_does_not_come(desk: Desk, waiting: BulkUpdate) -> None:
+@pytest.mark.parametrize("is_before", [True, False], ids=["before the first look", "after it"])
+def test_live__worker_that_does_not_come(is_before: bool, desk: Desk, waiting: BulkUpdate) -> None:
     asked = BulkUpdate.objects.filter(pk=waiting.pk)
     asked.update(dispatched_at=timezone.now())
-    page = opened(desk(), waiting)
-    page.get_by_text("Waiting for a worker since").wait_for()
+    page = desk()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    if is_before:
+        page.route("**/progress/", hold, times=1)
+        opened(page, waiting)
+        page.get_by_text("Waiting for a worker since").wait_for()
+    else:
+        with page.expect_response("**/progress/"):
+            opened(page, waiting)
     waiting.items.update(not_before=None)
     asked.update(dispatched_at=timezone.now() - timedelta(minutes=3))
+    if is_before:
+        with page.expect_response("**/progress/"):
+            while not held:
+                page.wait_for_timeout(50)
+            held[0].continue_()
     page.get_by_text("and none has begun for two minutes").wait_for()
 
 

@@ -38,7 +38,7 @@
     let announced = Date.now();
     let told = "";
     let fetched = Date.now();
-    let state = null;
+    let state = box.dataset.state; // as the server rendered the page
     let done = bar.value;
     let isAnotherToken = false;
 
@@ -137,14 +137,14 @@
 
     const refreshParts = async (progress) => {
       const { failed, unknown, cancelled } = progress.counts;
-      const now = [progress.status, progress.open, progress.note, failed, unknown, cancelled];
-      const isNew = state === null ? !progress.open : now.join("|") !== state;
+      const { status, open, note } = progress;
+      const now = [status, open, note, failed, unknown, cancelled].join("|");
       const isOld = progress.done !== done && Date.now() - fetched > PARTS;
-      if (isNew || isOld) {
+      if (now !== state || isOld) {
         await replaceParts();
         done = progress.done;
       }
-      state = now.join("|");
+      state = now;
     };
 
     const look = async (drive) => {
