@@ -647,17 +647,17 @@ def test_limit_for_all__counts_conversations_of_an_hour(
     [
         ({}, {}, True, "already_queued"),  # nobody carries it out
         ({}, {"source": "standing"}, False, ""),
-        ({}, {"dispatched_at": timezone.now}, False, ""),
+        ({}, {"dispatched_at": "now"}, False, ""),
         ({"state": "running", "claimed_conversation": "conv_1"}, {}, False, ""),
         (
             {"state": "running", "claimed_conversation": "conv_1"},
-            {"status": "cancelled", "dispatched_at": timezone.now},
+            {"status": "cancelled", "dispatched_at": "now"},
             True,
             "",
         ),
-        ({"state": "changed"}, {"dispatched_at": timezone.now}, True, ""),
-        ({}, {"dispatched_at": timezone.now, "is_active": True}, True, "superseded"),
-        ({"conversation_id": "x"}, {"dispatched_at": timezone.now}, True, ""),
+        ({"state": "changed"}, {"dispatched_at": "now"}, True, ""),
+        ({}, {"dispatched_at": "now", "is_active": True}, True, "superseded"),
+        ({"conversation_id": "x"}, {"dispatched_at": "now"}, True, ""),
     ],
     ids=str,
 )
@@ -665,7 +665,7 @@ def test_look__not_what_is_about_to_be_deactivated(
     item: dict[str, Any], bulk_update: dict[str, Any], is_left: bool, code: str
 ) -> None:
     order, row = order_for(), mirrored()
-    values = {k: v() if callable(v) else v for k, v in bulk_update.items()}
+    values = {k: timezone.now() if v == "now" else v for k, v in bulk_update.items()}
     plain = {"is_active": False, "status": "running", "source": "admin"}
     theirs = BulkUpdate.objects.create(started_at=timezone.now(), **{**plain, **values})
     item = {"conversation_id": row.pk, "state": "waiting", **item}
