@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +15,14 @@ from django.core import mail
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from bland_sms.models import AccountPace
+from bland_sms import sync, updates
+from bland_sms.models import AccountPace, BulkUpdate
 from bland_sms.pacing import Allowance, Pacer, may_share
 from bland_sms.pacing.account import TICK_SECONDS, Account
 from bland_sms.pacing.pacer import FEW_CALLS, JOIN_SECONDS
 from bland_sms.pacing.shares import LEAST_SHARE, LIVE_SECONDS, Share, State, fair, take
+from bland_sms.sandbox import BlandSandbox
+from bland_sms.sync import refresh_many
 
 pytestmark = pytest.mark.django_db
 
@@ -57,7 +63,7 @@ def test_account__two_share_by_demand_and_one_that_leaves_frees_its_share() -> N
     look(second)
     assert (first.rate, second.rate) == (50, 50)
 
-    first._account.leave()
+    first._account.give_back()
     look(second)
     assert second.rate == 100
 
@@ -81,7 +87,7 @@ def test_account__a_new_process_starts_from_what_was_known() -> None:
     first._rate.known = replace(first._rate.known, rate=150.0, limit=155.0)
     first._refusals = 1
     look(first)
-    first._account.leave()
+    first._account.give_back()
 
     second = busy(None)
     look(second)
@@ -172,6 +178,56 @@ def test_pacer__without_the_database_it_has_its_own_rate(monkeypatch: pytest.Mon
 
     assert failed.wait(60)
     assert pacer.rate == 1000
+
+
+# --- the end of a job -------------------------------------------------------------------------
+
+
+JOBS: dict[str, Callable[[list[str], Callable[..., BulkUpdate]], object]] = {
+    "update": lambda ids, started: updates.run(started(ids)),
+    "sync": lambda ids, started: sync.run(messages=True),
+    "refresh": lambda ids, started: refresh_many(ids),
+}
+
+
+def shares() -> set[str]:
+    return set(State.from_json(AccountPace.objects.get().state).shares)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_job__its_end_gives_the_share_back(
+    name: str,
+    is_interrupted: bool,
+    sandbox: BlandSandbox,
+    copied: Callable[..., list[str]],
+    started: Callable[..., BulkUpdate],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process may end with it, and whoever comes next would wait for that share."""
+    monkeypatch.setattr("bland_sms.client.current.may_share", lambda: True)
+    sandbox.latency_seconds = 0.05
+    ids = copied(40)
+    settle, give_back = Pacer.settle, Account.give_back
+    had: list[set[str]] = []
+
+    def settle_and_interrupt(pacer: Pacer, *states: Any) -> None:
+        settle(pacer, *states)
+        if is_interrupted:
+            _thread.interrupt_main()
+
+    def note_and_give_back(account: Account) -> None:
+        had.append(shares())
+        give_back(account)
+
+    monkeypatch.setattr(Pacer, "settle", settle_and_interrupt)
+    monkeypatch.setattr(Account, "give_back", note_and_give_back)
+    with pytest.raises(KeyboardInterrupt) if is_interrupted else nullcontext():
+        JOBS[name](ids, started)
+
+    assert [len(one) for one in had] == [1]
+    assert not shares()
 
 
 # --- the division -----------------------------------------------------------------------------

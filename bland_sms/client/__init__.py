@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from .client import BlandClient, Dialect, ListFilter, conversation_path
     from .clock import by_blands_clock
     from .connecting import check_client
-    from .current import get_client
+    from .current import get_client, taking_part
 
 __getattr__ = on_demand(
     __name__,
     client="BlandClient Dialect ListFilter conversation_path",
     clock="by_blands_clock",
     connecting="check_client",
-    current="get_client",
+    current="get_client taking_part",
 )
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "check_client",
     "conversation_path",
     "get_client",
+    "taking_part",
 ]

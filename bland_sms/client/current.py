@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..conf import get_settings
 from ..pacing import may_share
@@ -11,6 +13,8 @@ from .client import BlandClient
 
 _lock = threading.Lock()
 _client: BlandClient | None = None
+_jobs = 0
+"""How many are under way in this process."""
 
 
 def get_client() -> BlandClient:
@@ -38,9 +42,28 @@ def _current_client() -> BlandClient:
         return _client
 
 
+@contextmanager
+def taking_part() -> Iterator[None]:
+    """A job of many calls: the end of the last one gives the share of this process back.
+
+    At once, since the process may end with it, and nobody could use its share for three seconds.
+    """
+    global _jobs  # noqa: PLW0603
+    with _lock:
+        _jobs += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _jobs -= 1
+            is_last = not _jobs
+        if is_last and _client is not None:
+            _client.pacer.leave()
+
+
 def _forget_client() -> None:
-    global _client, _lock
-    _lock, _client = threading.Lock(), None
+    global _client, _jobs, _lock
+    _lock, _client, _jobs = threading.Lock(), None, 0
 
 
 if hasattr(os, "register_at_fork"):  # a child must not write on its parent's sockets

@@ -26,6 +26,8 @@ logger = logging.getLogger("bland_sms")
 TICK_SECONDS, HURRY_SECONDS = 1.0, 0.25
 """How often a busy process looks at the row; and where it has not got its share yet, or was
 refused."""
+LEAVE_SECONDS = 1.0
+"""How long whoever leaves waits for that to be written, at most."""
 TRIES = 8
 """At one look, where others write the row at the same moment."""
 CLOCK_SECONDS = 60.0
@@ -82,7 +84,7 @@ class Account:
         self._name = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._is_joined = False
-        self._hurried = threading.Event()
+        self._hurried, self._leaving, self._left = (threading.Event() for _ in range(3))
         self._stored: Stored | None = None
 
     def join(self) -> bool:
@@ -93,6 +95,7 @@ class Account:
             if self._is_joined:
                 return False
             self._is_joined = True
+            self._leaving, self._left = threading.Event(), threading.Event()
         try:
             # Not ``threading.Thread``: see ``Crew`` for what an exception from outside does to it.
             _thread.start_new_thread(self._serve, ())
@@ -105,8 +108,17 @@ class Account:
         """Tell the others soon."""
         self._hurried.set()
 
+    def leave(self) -> None:
+        """Give our share back now, before the process may end."""
+        with self._lock:
+            is_joined, leaving, left = self._is_joined, self._leaving, self._left
+        if is_joined:
+            leaving.set()
+            self._hurried.set()
+            left.wait(LEAVE_SECONDS)
+
     def _serve(self) -> None:
-        pause, failures = 0.0, 0
+        pause, failures, left = 0.0, 0, self._left
         try:
             while True:
                 try:
@@ -118,20 +130,21 @@ class Account:
                     logger.info("no share of the rate: %s", type(error).__name__)
                     self._disconnect()
                 self._rest(pause, may_hurry=not failures)
-                if not self._member.is_busy():
+                if self._leaving.is_set() or not self._member.is_busy():
                     break
             if not failures:
-                self._try(self.leave)
+                self._try(self.give_back)
         finally:
             self._disconnect()
             self._is_joined = False
+            left.set()
 
     def _rest(self, seconds: float, *, may_hurry: bool) -> None:
         began = time.monotonic()
         self._hurried.clear()
-        if may_hurry and self._hurried.wait(seconds):
+        if may_hurry and not self._leaving.is_set() and self._hurried.wait(seconds):
             seconds = min(seconds, HURRY_SECONDS)
-        time.sleep(max(0.0, began + seconds - time.monotonic()))
+        self._leaving.wait(max(0.0, began + seconds - time.monotonic()))
 
     def _try(self, write: Callable[[], object]) -> None:
         try:
@@ -157,8 +170,8 @@ class Account:
         self._member.settle(before, after, self._name)
         return self._member.is_in_hurry(after, self._name)
 
-    def leave(self) -> None:
-        """Give our share back."""
+    def give_back(self) -> None:
+        """Have no share any more."""
         self._write(lambda state, _at: state.without(self._name))
 
     def _write(self, change: Callable[[State, float], State]) -> tuple[State, State]:

@@ -166,6 +166,10 @@ class Pacer:
                 return 1.0
             return min(1.0, (1 + calls / seconds) * ROOM_TO_GROW / self._whole)
 
+    def leave(self) -> None:
+        """Give our share back now, where nothing more will be asked."""
+        self._account.leave()
+
     def is_busy(self) -> bool:
         """Whether something was asked a moment ago, or waits to be."""
         is_idle = time.monotonic() - self._arrived[-1] > TICK_SECONDS

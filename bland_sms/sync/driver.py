@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db import Error
 
-from ..client import get_client
+from ..client import get_client, taking_part
 from ..database import is_passing, patiently, refuse_in_transaction
 from ..exceptions import BlandError
 from ..leases import LostLeaseError
@@ -37,6 +37,7 @@ MOST_SPANS = 5
 """Parts of the list named in a run that Bland did not answer for."""
 
 
+@taking_part()
 def run(
     *,
     full: bool = False,

@@ -11,7 +11,7 @@ from functools import partial
 
 from django.db import DatabaseError
 
-from ..client import get_client
+from ..client import get_client, taking_part
 from ..database import patiently, refuse_in_transaction, write_bisecting
 from ..exceptions import (
     STOPPING_ERRORS,
@@ -65,6 +65,7 @@ class Refreshed:
     """The failure that used up the retry budget: the rest was not asked for."""
 
 
+@taking_part()
 def refresh_many(
     conversation_ids: Sequence[str],
     *,

@@ -19,7 +19,7 @@ from functools import partial
 from django.db import DatabaseError
 from django.db.models import Q
 
-from ..client import BlandClient, get_client
+from ..client import BlandClient, get_client, taking_part
 from ..database import (
     DATABASE_PATIENCE_SECONDS,
     discard_connection,
@@ -104,6 +104,7 @@ def run(
         raise
 
 
+@taking_part()
 def _run(bulk_update: BulkUpdate, seconds: float | None, stopped: threading.Event | None) -> bool:
     patience = DATABASE_PATIENCE_SECONDS if seconds is None else seconds
     patient = partial(patiently, seconds=min(patience, DATABASE_PATIENCE_SECONDS))
