@@ -21,6 +21,7 @@ from bland_sms.sync import refresh
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_waiting")]
 LIST = "/admin/bland_sms/conversation/"
 NEWEST = datetime(2026, 1, 9, 10, tzinfo=timezone.utc)
+BEGAN = "event=started:2026-01-09:2026-01-09"
 ACTIVE = {"_changelist_filters": "status=active"}
 
 
@@ -90,6 +91,10 @@ def walk(browser: Client, first: str, **query: str) -> Iterator[str]:
         ("o=-5&status=active", "c0 c2 c1 c4 c5"),
         ("o=5", "c5 c4 c3 c2 c1 c0"),
         ("q=00005,00003,00002", "c0 c2 c3"),
+        (f"{BEGAN}&status=active", "c0 c2 c1 c4 c5"),
+        (f"{BEGAN}&o=1", "c5 c4 c3 c2 c1 c0"),
+        (f"{BEGAN}&o=7", "c5 c4 c3 c2 c1 c0"),
+        (f"{BEGAN}&q=00005,00003,00002", "c0 c2 c3"),
     ],
 )
 def test_place__next_and_previous_are_those_of_the_list(
@@ -107,6 +112,22 @@ def test_place__next_and_previous_are_those_of_the_list(
         assert (previous, words) == (before, f"{number} of {len(listed)}")
         assert unquote(back) == (f"{LIST}?{filters}" if filters else LIST)
         before = pk
+
+
+def test_list__what_began_in_some_days_is_in_that_order(
+    desk: Client, account: BlandSandbox
+) -> None:
+    later = (NEWEST + timedelta(days=30)).isoformat().replace("+00:00", "Z")
+    account.account.rows["c4"].update(last_message_at=later, updated_at=later)
+    refresh("c4")
+
+    changelist = desk.get(f"{LIST}?{BEGAN}").context["cl"]
+
+    assert [row.pk for row in changelist.result_list] == ["c0", "c2", "c1", "c3", "c4", "c5"]
+    assert changelist.list_display[-1] == "began"
+    assert changelist.get_ordering_field_columns() == {len(changelist.list_display) - 1: "desc"}
+    assert list(walk(desk, "c3", _changelist_filters=BEGAN)) == ["c3", "c4", "c5"]
+    assert desk.get(LIST).context["cl"].result_list[0].pk == "c4"
 
 
 def test_place__back_leads_to_its_page_of_the_list(

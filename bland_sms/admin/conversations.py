@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
+from django.contrib.admin.views.main import ORDER_VAR, ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -15,7 +16,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy
 
-from ..models import Conversation
+from ..models import Conversation, ConversationEvent
 from ..search import find, parse_search, single_id
 from ..sync import is_mirror_empty
 from .base import CappedPaginator, Options, freshness_context
@@ -24,6 +25,7 @@ from .conversation_actions import ConversationActions
 from .conversation_page import ConversationPage
 from .conversation_views import VIEWS
 from .filters import (
+    BEGAN,
     ActivityFilter,
     ChangeFilter,
     EventFilter,
@@ -36,6 +38,20 @@ from .kept import add_kept
 from .pending import add_requested_changes
 from .posted_search import is_name, searched
 from .search_hints import hidden_words, reading_words
+
+
+class ConversationList(ChangeList):
+    """What began in some days is listed in that order, unless another one is asked for."""
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> list[Any]:
+        if ORDER_VAR not in self.params and BEGAN in queryset.query.annotations:
+            return [f"-{BEGAN}", "-pk"]
+        return list(super().get_ordering(request, queryset))
+
+    def get_ordering_field_columns(self) -> dict[int, Literal["desc", "asc"]]:
+        if ORDER_VAR not in self.params and BEGAN in self.queryset.query.annotations:
+            return {at: "desc" for at, name in enumerate(self.list_display) if name == "began"}
+        return super().get_ordering_field_columns()
 
 
 class ConversationAdmin(ConversationPage, ConversationActions):
@@ -59,7 +75,7 @@ class ConversationAdmin(ConversationPage, ConversationActions):
         StopFilter,
     )
     ordering: ClassVar[Options] = ("-last_activity_at", "-id")
-    sortable_by: ClassVar[Options] = ("customer", "last_activity")
+    sortable_by: ClassVar[Options] = ("customer", "last_activity", "began")
     # What makes the box appear; see get_search_results.
     search_fields: ClassVar[Options] = ("id", "user_number")
     search_help_text = gettext_lazy(
@@ -97,7 +113,11 @@ class ConversationAdmin(ConversationPage, ConversationActions):
 
     def get_list_display(self, request: HttpRequest) -> Any:
         hidden = set() if self.has_transcript_permission(request) else {"last_message_start"}
-        return [name for name in self.list_display if name not in hidden]
+        shown = [name for name in self.list_display if name not in hidden]
+        return [*shown, "began"] if EventFilter.is_of_starts(request) else shown
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return ConversationList
 
     def row_name(self, row: Conversation) -> str:
         if not row.user_number:
@@ -118,6 +138,10 @@ class ConversationAdmin(ConversationPage, ConversationActions):
     @admin.display(description=gettext_lazy("Last activity"), ordering="last_activity_at")
     def last_activity(self, conversation: Conversation) -> SafeString | str:
         return shown_time(conversation.last_activity_at)
+
+    @admin.display(description=ConversationEvent.Kind.STARTED.label, ordering=BEGAN)
+    def began(self, conversation: Conversation) -> SafeString | str:
+        return shown_time(getattr(conversation, BEGAN, conversation.created_at))
 
     @admin.display(description=gettext_lazy("Our number"))
     def our_number(self, conversation: Conversation) -> SafeString:

@@ -29,6 +29,8 @@ MOST_IN_AN_ARRAY = 100_000
 """Rows whose conversations PostgreSQL looks up one by one."""
 MOST_INSTEAD_OF_A_WALK = 1_000_000
 """The same where it is known that a walk along the list would be longer."""
+BEGAN = "bland_sms_began_at"
+"""Attribute of a conversation in the list of those that began in some days: when it did."""
 MOST_NUMBERS = 50
 """Our own numbers that are offered as filters."""
 
@@ -135,6 +137,11 @@ class EventFilter(admin.SimpleListFilter):
             asked if by_us is None else {**asked, cls.name_by: by_us[0], cls.name_reason: by_us[1]}
         )
 
+    @classmethod
+    def is_of_starts(cls, request: HttpRequest) -> bool:
+        meant = read_event(request.GET.get(cls.parameter_name))
+        return meant is not None and meant[0] == ConversationEvent.Kind.STARTED
+
     def expected_parameters(self) -> list[str | None]:
         return [self.parameter_name, self.name_by, self.name_reason]
 
@@ -165,6 +172,11 @@ class EventFilter(admin.SimpleListFilter):
             return queryset
         kind, first, last = meant
         begins, ends = day_begins(first), day_ends(last)
+        if kind == ConversationEvent.Kind.STARTED:
+            # Once for each conversation. In this order none but those of the page are read: by
+            # their last activity, all that began in these days would have to be sorted.
+            began = queryset.filter(events__kind=kind, events__at__gte=begins, events__at__lt=ends)
+            return began.annotate(**{BEGAN: F("events__at")})
         if kind == Measure.BY_US:
             items = _items((BulkUpdateItem.State.CHANGED,)).filter(
                 bulk_update__is_active=False, finished_at__gte=begins, finished_at__lt=ends

@@ -19,7 +19,8 @@ from django.utils.dateparse import parse_datetime
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
-from ..models import Conversation
+from ..models import Conversation, ConversationEvent
+from .filters import BEGAN
 from .launching import FILTERS, OPENED_AT
 from .wording import COUNT_CAP, number_words
 
@@ -84,9 +85,7 @@ def place_of(
     keys = _keys(rows)
     if not keys:  # a host's order that no place can be told in
         return Place(_list_url(model_admin, filters), query)
-    values = {name: getattr(conversation, name) for name, _is_descending in keys}
-    if "last_activity_at" in values:
-        values["last_activity_at"] = opened_at
+    values = {name: _value(conversation, name, opened_at) for name, _is_descending in keys}
     before = rows.filter(_beyond(keys, values, is_forward=False))
     after = rows.filter(_beyond(keys, values, is_forward=True))
     words, total = "", changelist.paginator.count
@@ -119,6 +118,16 @@ def _opened_at(request: HttpRequest) -> datetime | None:
     return moment if moment is not None and timezone.is_aware(moment) else None
 
 
+def _value(conversation: Conversation, name: str, opened_at: datetime) -> Any:
+    """Where it stands in the list, or stood when it was opened from there."""
+    if name == "last_activity_at":
+        return opened_at
+    if name == BEGAN:
+        began = conversation.events.filter(kind=ConversationEvent.Kind.STARTED)
+        return began.values_list("at", flat=True).first() or opened_at
+    return getattr(conversation, name)
+
+
 def _list_url(model_admin: ConversationBase, filters: QueryDict) -> str:
     url = reverse(
         f"admin:{model_admin.opts.app_label}_{model_admin.opts.model_name}_changelist",
@@ -134,6 +143,9 @@ def _keys(rows: QuerySet[Conversation]) -> Keys:
         if not isinstance(one, str):
             return []
         name = one.removeprefix("-")
+        if name == BEGAN:
+            keys.append((name, one.startswith("-")))
+            continue
         try:
             field: Any = rows.model._meta.get_field(
                 rows.model._meta.pk.name if name == "pk" else name
