@@ -114,7 +114,9 @@ class ConversationAdmin(ConversationPage, ConversationActions):
     def get_list_display(self, request: HttpRequest) -> Any:
         hidden = set() if self.has_transcript_permission(request) else {"last_message_start"}
         shown = [name for name in self.list_display if name not in hidden]
-        return [*shown, "began"] if EventFilter.is_of_starts(request) else shown
+        if EventFilter.is_of_starts(request):  # in place of another column, or they do not fit
+            shown = ["began" if name == "message_count" else name for name in shown]
+        return shown
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return ConversationList

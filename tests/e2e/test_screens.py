@@ -108,6 +108,7 @@ def screens(page: Page) -> list[str]:
         f"{root}/webhookdelivery/",
         f"{root}/conversation/?q=0002,0003,9999",
         f"{root}/conversation/?q=nobody",
+        f"{root}/conversation/?event=started:2000-01-01:2999-12-31",
         f"{root}/conversation/{UUID}/change/",
         f"{root}/conversation/conv_5F6/change/",
         f"{root}/conversation/conv_5F6/history/",
