@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from bland_sms import updates
-from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
+from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation, ConversationEvent
+from bland_sms.models.event import day_begins
 from bland_sms.updates.counting import LiveCounts
 
 pytestmark = pytest.mark.django_db
@@ -36,16 +38,22 @@ def statements(client: Client, url: str, table: str) -> list[str]:
     return [one["sql"] for one in captured if table in one["sql"]]
 
 
-def select_all(client: Client) -> BulkUpdate:
+def select_all(client: Client, listed: str = "") -> BulkUpdate:
     data = {"action": "deactivate_selected", "_selected_action": "x", "select_across": "1"}
-    client.post("/admin/bland_sms/conversation/", data)
+    client.post(f"/admin/bland_sms/conversation/{listed}", data)
     return BulkUpdate.objects.get()
 
 
+@pytest.mark.parametrize("listed", ["", "?event=started:2026-01-01:2026-01-01"])
 def test_confirm__a_large_draft_was_counted_when_it_was_selected(
-    admin_client: Client, conversations: list[str]
+    listed: str, admin_client: Client, conversations: list[str]
 ) -> None:
-    draft = select_all(admin_client)
+    at = day_begins(date(2026, 1, 1))
+    ConversationEvent.objects.bulk_create(
+        ConversationEvent(conversation_id=pk, kind="started", at=at, observed_at=at, source=1)
+        for pk in conversations
+    )
+    draft = select_all(admin_client, listed)
 
     url = f"/admin/bland_sms/bulkupdate/{draft.pk}/confirm/"
     content = admin_client.get(url).content.decode()

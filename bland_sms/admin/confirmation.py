@@ -17,6 +17,7 @@ from ..conf import get_settings
 from ..models import BulkUpdate, Conversation
 from ..words import clean_text
 from .base import ActionForm
+from .filters import BEGAN
 from .lately import seconds_each
 from .sight import Sight
 from .wording import number_words
@@ -132,7 +133,8 @@ def keep_preview(draft: BulkUpdate, selected: QuerySet[Conversation], sight: Sig
     """
     query = selected.query
     is_plain = not (query.is_sliced or query.combinator or query.distinct)
-    is_plain = is_plain and len(query.alias_map) < 2
+    # A join may name a row twice; that of the list of what began does not.
+    is_plain = is_plain and len(query.alias_map) - (BEGAN in query.annotations) < 2
     is_large = draft.items.all()[updates.COUNTED_EACH_TIME :].exists()
     if is_large and is_plain and sight.conversations is None:
         counted = count_rows(selected.order_by(), draft.is_active)
