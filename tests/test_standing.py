@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from bland_sms.models import (
     BulkUpdateItem,
     Conversation,
     OrderApplication,
+    OwedLook,
     StandingOrder,
 )
 from bland_sms.payloads import ConversationPayload
@@ -96,15 +99,19 @@ def test_standing__older_is_left_alone(fake_bland: FakeBland) -> None:
     assert patched(fake_bland) == [old]
 
 
+@pytest.mark.parametrize("is_listed", [False, True])
 @pytest.mark.parametrize("spare", [True, False])
-def test_standing__taken_over(fake_bland: FakeBland, spare: bool) -> None:
+def test_standing__taken_over(fake_bland: FakeBland, spare: bool, is_listed: bool) -> None:
+    """A list does not tell it: what it shows is fetched before anything is asked."""
     order_for(spare_handed_off=spare)
-    new = fake_bland.customer_texts(CUSTOMER, "hi")
+    new, plain = (fake_bland.customer_texts(CUSTOMER, "hi", agent_number=n) for n in (OURS, OTHER))
     fake_bland.account.rows[new]["human_handoff_at"] = fake_bland.account.rows[new]["updated_at"]
 
-    copy(new)
+    if is_listed:
+        call_command("bland_sms_sync", verbosity=0)
+    copy(*([] if is_listed else [new, plain]))
 
-    assert patched(fake_bland) == ([] if spare else [new])
+    assert set(patched(fake_bland)) == ({plain} if spare else {new, plain})
 
 
 def test_standing__our_number(fake_bland: FakeBland) -> None:
@@ -425,8 +432,36 @@ def test_look__failure_of_ours_does_not_harm_the_copy(
     assert patched(fake_bland) == [new]
 
 
-def _fail(matches: Any) -> None:
+def _fail(*given: Any, **more: Any) -> None:
     raise RuntimeError("a fault of ours")
+
+
+@pytest.mark.parametrize(
+    ("last_step", "do"),
+    [
+        ("applying.start", lambda order: standing.look([mirrored()])),
+        ("making.note", lambda order: order_for("+15550107002", requested_by_name="new")),
+        ("making.note_all", lambda order: standing.make_many([standing.Wish("+15550107003")], "x")),
+        ("orders.note", lambda order: standing.renew(order)),
+        ("ending.note_all", lambda order: standing.lift(order)),
+    ],
+)
+def test_standing__all_or_nothing(
+    last_step: str, do: Callable[[StandingOrder], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails in the last step of what is done leaves nothing behind of it."""
+    order_for()
+    order = order_for("+15550107002")
+    StandingOrder.objects.filter(pk=order.pk).update(suspended_code="order_too_often")
+    before = list(StandingOrder.objects.order_by("pk").values())
+    monkeypatch.setattr(f"bland_sms.standing.{last_step}", _fail)
+
+    with suppress(RuntimeError):
+        do(order)
+
+    assert list(StandingOrder.objects.order_by("pk").values()) == before
+    assert not BulkUpdate.objects.exists()
+    assert not OrderApplication.objects.exists()
 
 
 def test_look__one_query_for_a_page(fake_bland: FakeBland) -> None:
@@ -617,6 +652,7 @@ def test_limit_for_all__counts_conversations_of_an_hour(
     is_suspended: bool,
     fake_bland: FakeBland,
     set_bland: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     set_bland(STANDING_ORDERS_PER_HOUR=limit, BULK_LIMIT=bulk_limit)
     orders = [order_for(f"+1555010700{n}") for n in range(3)]
@@ -635,11 +671,35 @@ def test_limit_for_all__counts_conversations_of_an_hour(
 
     standing_order_suspended.disconnect(dispatch_uid="all")
     assert told == [(None, "orders_too_often")] * is_suspended
+    assert ("all standing orders are suspended: 3" in caplog.text) is is_suspended
     assert BulkUpdateItem.objects.count() == number
     codes = set(StandingOrder.objects.values_list("suspended_code", flat=True))
     assert codes == {"orders_too_often" if is_suspended else ""}
     moments = set(StandingOrder.objects.values_list("suspended_at", flat=True))
     assert (moments != {None}) is is_suspended
+
+
+@pytest.mark.parametrize(
+    ("spares", "is_told", "is_fetched"),
+    [
+        ([True], True, False),
+        ([True], False, True),
+        ([False], False, False),
+        ([False, True], False, True),
+    ],
+)
+def test_look__what_may_be_spared_is_fetched_first(
+    spares: list[bool], is_told: bool, is_fetched: bool
+) -> None:
+    for spare, ours in zip(spares, (OURS, ""), strict=False):
+        order_for(agent_number=ours, spare_handed_off=spare)
+    unknown = {} if is_told else {"human_handoff_at": None}
+
+    standing.look([mirrored(agent_number=OURS, older_facts=unknown)])
+
+    owed = OwedLook.objects.filter(reason=OwedLook.Reason.STANDING_ORDER)
+    assert list(owed.values_list("conversation", flat=True)) == ["conv_1"] * is_fetched
+    assert OrderApplication.objects.exists() is not is_fetched
 
 
 @pytest.mark.parametrize(
@@ -708,8 +768,11 @@ def test_look__a_state_that_was_acted_on_is_left_alone_by_all_of_its_orders() ->
     done = applied(second, row.pk)
     OrderApplication.objects.update(state_updated_at=row.updated_at)
 
-    standing.look([row])
+    with CaptureQueriesContext(connection) as queries:
+        standing.look([row])
     assert set(OrderApplication.objects.values_list("bulk_update", flat=True)) == {done.pk}
+    sql = [query["sql"] for query in queries]
+    assert all(one.lstrip().startswith("SELECT") for one in sql), "nothing is locked for that"
 
     row.updated_at += timedelta(milliseconds=1)
     row.save()
@@ -747,10 +810,13 @@ def test_look__update_names_whose_orders_they_are(
     assert set(two.order_applications.values_list(*names)) == expected
 
 
-def test_catch_up__all_that_was_active_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_catch_up__all_that_was_active_lately(
+    monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
     """In portions, of which the last may be full."""
     monkeypatch.setattr(applying, "ROWS_PER_STATEMENT", 2)
-    assert standing.catch_up() == 0, "there is no order"
+    with django_assert_num_queries(1):
+        assert standing.catch_up() == 0, "there is no order"
     numbers = [f"+1555010700{n}" for n in range(5)]
     for number in numbers:
         order_for(number)
@@ -792,7 +858,9 @@ def test_catch_up__all_that_was_active_lately(monkeypatch: pytest.MonkeyPatch) -
     ],
     ids=str,
 )
+@pytest.mark.parametrize("again", [standing.catch_up, partial(standing.carry_out_waiting, 0)])
 def test_ask_again__what_bland_did_not_answer(
+    again: Callable[[], Any],
     item: dict[str, Any],
     seconds_ago: float,
     is_asked_again: bool,
@@ -814,15 +882,19 @@ def test_ask_again__what_bland_did_not_answer(
         bulk_update.items.create(conversation_id=pk, **values)
     order_for("+15550107999")
 
-    standing.catch_up()
+    again()
 
     waiting = bulk_update.items.filter(state="waiting").values_list("conversation", flat=True)
     assert list(waiting) == [row.pk] * is_asked_again
 
 
-def test_carry_out_waiting__as_long_as_there_is_time(fake_bland: FakeBland) -> None:
+def test_carry_out_waiting__as_long_as_there_is_time(
+    fake_bland: FakeBland, django_assert_num_queries: Any
+) -> None:
     order_for()
     new = fake_bland.customer_texts(CUSTOMER, "hi")
+    with django_assert_num_queries(2):  # what is to be asked again, and what waits
+        standing.carry_out_waiting()
     refresh(new)
 
     standing.carry_out_waiting(0)

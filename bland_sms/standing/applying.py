@@ -79,11 +79,8 @@ def _look(rows: Sequence[Conversation]) -> int:
         orders = StandingOrder.objects.filter(customer_key__in=names)
         matches = _matches(some, [one for one in orders if one.state == "in_force"])
         unsure = {match.conversation.pk for match in matches if _may_be_spared(match)}
-        if unsure:  # what is fetched is looked at again
-            owed.ask_for(sorted(unsure), OwedLook.Reason.STANDING_ORDER)
-        matches = [match for match in matches if match.conversation.pk not in unsure]
-        if matches:
-            recorded += _apply(matches)
+        owed.ask_for(sorted(unsure), OwedLook.Reason.STANDING_ORDER)  # and is looked at again
+        recorded += _apply([match for match in matches if match.conversation.pk not in unsure])
     return recorded
 
 
@@ -96,8 +93,6 @@ def _matches(rows: Iterable[Conversation], orders: Iterable[StandingOrder]) -> l
     by_key: dict[str, list[StandingOrder]] = {}
     for order in sorted(orders, key=lambda order: order.pk):
         by_key.setdefault(order.customer_key, []).append(order)
-    if not by_key:
-        return []
     aliases = fingerprints({row.customer_key for row in rows})
     for fingerprint, key in aliases.items():
         if fingerprint in by_key:

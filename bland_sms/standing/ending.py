@@ -57,7 +57,7 @@ def end_orders(orders: Sequence[StandingOrder], user: Any) -> None:
 
 
 def forget_orders(key: str, *, dry_run: bool, keep: bool) -> int:
-    """Take a customer's key out of their orders; how many orders.
+    """Take a customer's key out of their orders, in the caller's transaction; how many orders.
 
     Args:
         keep: Those that are not over go on under a fingerprint of the key; else they end.
@@ -67,15 +67,14 @@ def forget_orders(key: str, *, dry_run: bool, keep: bool) -> int:
     number = orders.count()
     if dry_run or not number:
         return number
-    with write_transaction(StandingOrder):
-        pks = list(orders.values_list("pk", flat=True))
-        going_on = locked(orders.filter(StandingOrder.not_over()))
-        if keep:
-            kept = [one.pk for one in going_on]
-            orders.filter(pk__in=kept).update(customer_key=fingerprint(key, settings.SECRET_KEY))
-        else:
-            end_orders(going_on, None)
-        orders.filter(pk__in=pks).update(customer_key="")
+    pks = list(orders.values_list("pk", flat=True))
+    going_on = locked(orders.filter(StandingOrder.not_over()))
+    if keep:
+        kept = [one.pk for one in going_on]
+        orders.filter(pk__in=kept).update(customer_key=fingerprint(key, settings.SECRET_KEY))
+    else:
+        end_orders(going_on, None)
+    orders.filter(pk__in=pks).update(customer_key="")
     return number
 
 
