@@ -442,8 +442,8 @@ def _fail(*given: Any, **more: Any) -> None:
         ("applying.start", lambda order: standing.look([mirrored()])),
         ("making.note", lambda order: order_for("+15550107002", requested_by_name="new")),
         ("making.note_all", lambda order: standing.make_many([standing.Wish("+15550107003")], "x")),
-        ("orders.note", lambda order: standing.renew(order)),
-        ("ending.note_all", lambda order: standing.lift(order)),
+        ("orders.note", standing.renew),
+        ("ending.note_all", standing.lift),
     ],
 )
 def test_standing__all_or_nothing(
@@ -768,8 +768,10 @@ def test_look__a_state_that_was_acted_on_is_left_alone_by_all_of_its_orders() ->
     done = applied(second, row.pk)
     OrderApplication.objects.update(state_updated_at=row.updated_at)
 
+    older = mirrored("older", agent_number=OURS)
+    older.updated_at -= HOUR
     with CaptureQueriesContext(connection) as queries:
-        standing.look([row])
+        standing.look([row, older])
     assert set(OrderApplication.objects.values_list("bulk_update", flat=True)) == {done.pk}
     sql = [query["sql"] for query in queries]
     assert all(one.lstrip().startswith("SELECT") for one in sql), "nothing is locked for that"

@@ -105,18 +105,13 @@ def _matches(rows: Iterable[Conversation], orders: Iterable[StandingOrder]) -> l
     return found
 
 
-def active_rows(orders: Collection[StandingOrder]) -> QuerySet[Conversation]:
-    """The active conversations of the customers of some orders, handed-off ones among them."""
-    keys = [order.customer_key for order in orders]
-    return Conversation.objects.filter(customer_key__in=keys, is_active=True)
-
-
 def look_for(orders: Sequence[StandingOrder]) -> None:
     """Apply orders that were just made or renewed to what came in meanwhile, after commit."""
 
     def go() -> None:
         for some in batches(orders):
-            look(list(active_rows(some)))
+            keys = [order.customer_key for order in some]
+            look(list(Conversation.objects.filter(customer_key__in=keys, is_active=True)))
 
     after_commit(go, StandingOrder)
 
@@ -132,7 +127,7 @@ def catch_up() -> int:
     ask_again()
     recent = Conversation.objects.filter(
         is_active=True, updated_at__gt=by_blands_clock(timezone.now() - CATCH_UP)
-    ).exclude(customer_key="")
+    )
     columns = (
         *("customer_key", "agent_number", "is_active", "human_handoff_at", "updated_at"),
         *("older_facts", "observed_at", "transcript_observed_at"),
@@ -212,9 +207,11 @@ def _open_items(conversation_ids: Sequence[str]) -> QuerySet[BulkUpdateItem]:
 
 
 def _take_over(bulk_update: BulkUpdate, conversation_ids: Sequence[str]) -> None:
-    """Take items out of updates that are paused, since nobody knows when these go on."""
-    others = _open_items(conversation_ids).exclude(bulk_update=bulk_update)
-    items = dict(others.filter(state=ItemState.WAITING).values_list("pk", "bulk_update_id"))
+    """Take items out of updates that are paused, since nobody knows when these go on.
+
+    Those of this one, which has not started, do not count yet.
+    """
+    items = dict(_open_items(conversation_ids).values_list("pk", "bulk_update_id"))
     cancel_items(list(items), "already_queued", update=bulk_update.pk)
     for update_id in set(items.values()):
         finish_if_done(update_id)
