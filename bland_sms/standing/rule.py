@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from django.db.models import QuerySet
@@ -72,18 +73,17 @@ def _look(rows: Sequence[Conversation]) -> None:
         known = StandingOrder.objects.filter(customer_key=row.customer_key)
         if known.filter(starts_at__gte=starts_at).exists():
             continue  # made of it already, and perhaps lifted since
-        try:
+        key = row.customer_key
+        with suppress(OrderError):  # one is in force
             make(
-                row.user_number,
+                # As it is, even if it looks like a national number: nobody typed it.
+                f"+{key}" if key.isdigit() else key,
                 _reason(event),
                 requested_by_name=AUTHOR,
                 source=Source.RULE,
                 needs_review=True,
                 starts_at=starts_at,
             )
-        except OrderError as error:
-            if error.code != "order_exists":
-                raise
 
 
 def _reason(event: ConversationEvent) -> str:
