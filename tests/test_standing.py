@@ -419,7 +419,7 @@ def test_catch_up__process_died_before_it_looked(
 
 
 def test_look__failure_of_ours_does_not_harm_the_copy(
-    fake_bland: FakeBland, monkeypatch: pytest.MonkeyPatch
+    fake_bland: FakeBland, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     order_for()
     new = fake_bland.customer_texts(CUSTOMER, "hi")
@@ -428,6 +428,7 @@ def test_look__failure_of_ours_does_not_harm_the_copy(
         refresh(new)
 
     assert Conversation.objects.get().is_active
+    assert "standing orders were not applied" in caplog.text
     call_command("bland_sms_work", "--once")
     assert patched(fake_bland) == [new]
 
@@ -675,6 +676,8 @@ def test_limit_for_all__counts_conversations_of_an_hour(
     assert BulkUpdateItem.objects.count() == number
     codes = set(StandingOrder.objects.values_list("suspended_code", flat=True))
     assert codes == {"orders_too_often" if is_suspended else ""}
+    params = StandingOrder.objects.values_list("suspended_params", flat=True)
+    assert list(params) == [{"number": limit} if is_suspended else {}] * 3
     moments = set(StandingOrder.objects.values_list("suspended_at", flat=True))
     assert (moments != {None}) is is_suspended
 

@@ -134,8 +134,8 @@ def catch_up() -> int:
     )
     recorded, last = 0, ""
     while True:
-        portion = recent.filter(pk__gt=last) if last else recent
-        rows = list(portion.only(*columns).order_by("pk")[:ROWS_PER_STATEMENT])
+        portion = recent.filter(pk__gt=last).only(*columns)
+        rows = list(portion.order_by("pk")[:ROWS_PER_STATEMENT])
         recorded += _look(rows)
         if len(rows) < ROWS_PER_STATEMENT:
             return recorded
