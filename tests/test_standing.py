@@ -477,9 +477,11 @@ def test_look__one_query_for_a_page(fake_bland: FakeBland) -> None:
         standing.look(rows)
 
     assert len(queries) == 1
-    with CaptureQueriesContext(connection) as queries:
-        standing.look([])
-    assert len(queries) == 0
+    inactive, nobody = Conversation(customer_key="1555", is_active=False), Conversation()
+    for none_of_it in ([], [inactive, nobody]):
+        with CaptureQueriesContext(connection) as queries:
+            standing.look(none_of_it)
+        assert len(queries) == 0
 
 
 @pytest.mark.parametrize("spare", [True, False])
@@ -839,6 +841,21 @@ def test_catch_up__all_that_was_active_lately(
     assert standing.catch_up() == 0
 
 
+def test_catch_up__no_query_for_a_row() -> None:
+    now, cost = timezone.now(), []
+    unsure = {"older_facts": {"human_handoff_at": None}, "observed_at": now}
+    for number in range(5):
+        order_for(f"+1555010700{number}")
+        mirrored(f"c{number}", f"+1555010700{number}", transcript_observed_at=now, **unsure)
+        standing.catch_up()
+        with CaptureQueriesContext(connection) as queries:
+            standing.catch_up()
+        cost.append(len(queries))
+
+    assert len(set(cost)) == 1
+    assert BulkUpdateItem.objects.count() == 5
+
+
 @pytest.mark.parametrize(
     ("item", "seconds_ago", "is_asked_again"),
     [
@@ -894,7 +911,7 @@ def test_ask_again__what_bland_did_not_answer(
 
 
 def test_carry_out_waiting__as_long_as_there_is_time(
-    fake_bland: FakeBland, django_assert_num_queries: Any
+    fake_bland: FakeBland, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order_for()
     new = fake_bland.customer_texts(CUSTOMER, "hi")
@@ -902,8 +919,9 @@ def test_carry_out_waiting__as_long_as_there_is_time(
         standing.carry_out_waiting()
     refresh(new)
 
-    standing.carry_out_waiting(0)
-    assert patched(fake_bland) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "run", _fail)
+        standing.carry_out_waiting(0)
     BulkUpdate.objects.update(dispatched_at=timezone.now())
     standing.carry_out_waiting(30)
     assert patched(fake_bland) == [], "a worker has it"

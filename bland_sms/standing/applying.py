@@ -154,7 +154,7 @@ def _apply(matches: Sequence[Match]) -> int:
         # A second process waits here, and then sees what the first one recorded.
         orders = locked(StandingOrder.objects.filter(StandingOrder.acting(), pk__in=order_ids))
         pks = [match.conversation.pk for match in matches]
-        rows = Conversation.objects.using(using()).filter(pk__in=pks, is_active=True)
+        rows = Conversation.objects.using(using()).filter(pk__in=pks)
         wanted = _within_limits(_not_done(_matches(rows, orders)), orders)
         if not wanted:
             return 0
