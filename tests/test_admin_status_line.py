@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from bland_sms import sync
-from bland_sms.models import BulkUpdate, SyncRun
+from bland_sms.models import BulkUpdate, BulkUpdateItem, SyncRun
 from bland_sms.sandbox import BlandSandbox
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_waiting")]
@@ -127,6 +127,64 @@ def test_marks__a_stopped_update_is_not_being_carried_out(
         html = desk.get(f"{ADMIN}/conversation/{page}").content.decode()
         assert mark in html
         assert "being deactivated" not in html
+
+
+def test_marks__an_update_that_no_process_carries_out_is_paused(
+    desk: Client, copied: Copied, started: Started
+) -> None:
+    bulk_update = started(copied(2))
+    rows = BulkUpdate.objects.filter(pk=bulk_update.pk)
+    lists = ("conversation/", "conversation/conv_5F0000/change/", "bulkupdate/")
+    page = f"bulkupdate/{bulk_update.pk}/change/"
+
+    def is_paused(address: str) -> bool:
+        html = desk.get(f"{ADMIN}/{address}").content.decode()
+        is_told = "deactivation paused" in html.lower()
+        assert is_told is not ("being deactivated" in html or ">Running<" in html), address
+        return is_told
+
+    rows.update(status="running")
+    assert all(map(is_paused, lists))
+    assert not is_paused(page)  # which carries it out itself
+    for address in (*lists, page):
+        now = timezone.now()
+        rows.update(dispatched_at=now, lease_until=now + BulkUpdate.LEASE)
+        assert not is_paused(address)
+    rows.update(lease_until=timezone.now() - timedelta(seconds=1))
+    rows.update(dispatched_at=timezone.now() - timedelta(minutes=1))
+    assert all(map(is_paused, (*lists, page)))
+
+
+def test_progress__of_a_lost_worker(desk: Client, copied: Copied, started: Started) -> None:
+    bulk_update = started(copied(120))
+    rows = BulkUpdate.objects.filter(pk=bulk_update.pk)
+    began, lost = (timezone.now() - timedelta(minutes=ago) for ago in (5, 2))
+    rows.update(status="running", started_at=began, dispatched_at=began, lease_until=lost)
+    items = list(bulk_update.items.order_by("pk")[:40])
+    for place, item in enumerate(items):
+        item.state, item.finished_at = "changed", lost - timedelta(seconds=place)
+    BulkUpdateItem.objects.bulk_update(items, ["state", "finished_at"])
+    url = f"{ADMIN}/bulkupdate/{bulk_update.pk}/progress/"
+    told = desk.get(url).json()
+    assert told["words"] == "40 changed · 80 waiting"  # nobody knows when it goes on
+    assert told["note"].startswith("The worker stopped at ")
+    assert not told["note"].endswith("..")  # also behind "p.m."
+    rows.update(lease_until=timezone.now() + BulkUpdate.LEASE)
+    assert desk.get(url).json()["words"].endswith(" left")
+
+
+def test_progress__paused_for_who_may_only_look(
+    client: Client, copied: Copied, started: Started, django_user_model: type[AbstractUser]
+) -> None:
+    bulk_update = started(copied(30))
+    lee = django_user_model.objects.create_user("lee", is_staff=True)
+    names = ("view_conversation", "view_bulkupdate")
+    lee.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client.force_login(lee)
+    html = client.get(f"{ADMIN}/bulkupdate/{bulk_update.pk}/change/").content.decode()
+    assert f"Update {bulk_update.pk} is paused." in html
+    assert "Deactivation paused" in html
+    assert "A worker carries this out" not in html
 
 
 def test_parts__show_causes_and_rows_while_it_runs(

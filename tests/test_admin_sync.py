@@ -124,7 +124,9 @@ def test_list__requested_change_beside_the_state(
     state: str, words: str, desk: Client, copied: Any
 ) -> None:
     copied(1)
-    update = BulkUpdate.objects.create(is_active=False, status="running", source="admin")
+    update = BulkUpdate.objects.create(
+        is_active=False, status="running", source="admin", dispatched_at=timezone.now()
+    )
     BulkUpdateItem.objects.create(bulk_update=update, conversation_id="conv_0000", state=state)
     html = desk.get(LIST).content.decode()
     assert ">Active<" in html

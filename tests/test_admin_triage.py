@@ -282,4 +282,6 @@ def test_page__marks_what_was_requested_as_the_list_does(
     desk: Client, account: BlandSandbox, started: Callable[..., BulkUpdate]
 ) -> None:
     started(["c1"])
+    assert "deactivation paused" in page(desk, "c1")
+    BulkUpdate.objects.update(dispatched_at=datetime.now(timezone.utc))
     assert "being deactivated" in page(desk, "c1")

@@ -74,6 +74,11 @@ def clock(moment: datetime) -> str:
     return date_format(local, "TIME_FORMAT" if is_today else "SHORT_DATETIME_FORMAT")
 
 
+def one_stop(sentence: str) -> str:
+    """A sentence whose last word is a time, such as "9:07 p.m.", which ends in a stop itself."""
+    return sentence[:-1] if sentence.endswith("..") else sentence
+
+
 def shown_count(number: int | None) -> str:
     """A count of Bland's, which may not have told it."""
     return _("not told") if number is None else number_format(number, force_grouping=True)

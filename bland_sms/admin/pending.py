@@ -8,6 +8,7 @@ from django.db.models import Max
 from django.utils.translation import gettext as _
 
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
+from .wording import is_paused, paused_words
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
@@ -29,26 +30,22 @@ def add_requested_changes(rows: Iterable[Conversation]) -> None:
         .values("last")
     )
     items = BulkUpdateItem.objects.filter(pk__in=last, state__in=NOT_YET_SO)
-    for conversation_id, state, asked, status, stop_code in items.values_list(
-        "conversation_id",
-        "state",
-        "bulk_update__is_active",
-        "bulk_update__status",
-        "bulk_update__stop_code",
-    ):
-        row = by_id[conversation_id]
-        if row.is_active != asked or state in State.OPEN:
-            if state == State.WAITING and status == Status.STOPPED:
-                mark = status, _stopped_words(stop_code, is_active=asked)
-            else:
-                mark = state, _words(state, is_active=asked)
-            setattr(row, REQUESTED_CHANGE, mark)
+    for item in items.select_related("bulk_update"):
+        row = by_id[item.conversation_id]
+        if row.is_active != item.bulk_update.is_active or item.state in State.OPEN:
+            setattr(row, REQUESTED_CHANGE, _mark(item.state, item.bulk_update))
 
 
-def _stopped_words(stop_code: str, *, is_active: bool) -> str:
-    if stop_code == "outage":  # it goes on by itself
-        return _("reactivation paused") if is_active else _("deactivation paused")
-    return _("reactivation stopped") if is_active else _("deactivation stopped")
+def _mark(state: str, bulk_update: BulkUpdate) -> tuple[str, str]:
+    is_active = bulk_update.is_active
+    if state == State.WAITING and bulk_update.status == Status.STOPPED:
+        if bulk_update.stop_code == "outage":  # it goes on by itself
+            return bulk_update.status, paused_words(is_active=is_active)
+        words = _("reactivation stopped") if is_active else _("deactivation stopped")
+        return bulk_update.status, words
+    if state in State.OPEN and is_paused(bulk_update):
+        return state, paused_words(is_active=is_active)
+    return state, _words(state, is_active=is_active)
 
 
 def _words(state: str, *, is_active: bool) -> str:

@@ -11,10 +11,10 @@ from django.utils.translation import gettext as _
 from .. import dispatching
 from ..models import BulkUpdate, BulkUpdateItem
 from .confirmation import duration_words
-from .formatting import Unlogged, clock
+from .formatting import Unlogged, clock, one_stop
 from .lately import pace
 from .sight import Sight, hidden_items_words
-from .wording import counts_words
+from .wording import counts_words, is_paused
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
@@ -35,8 +35,11 @@ def progress_data(
     is_ours = is_open and bulk_update.dispatched_at is None
     drive = is_ours and may_drive and sight.may_drive(bulk_update)
     words = counts_words(counts)
+    abandoned = is_abandoned(bulk_update)
+    note = _note(bulk_update, sight=sight, drive=drive, is_open=is_open, abandoned=abandoned)
+    told_by_cause = (counts[one] for one in (State.FAILED, State.UNKNOWN, State.CANCELLED))
     seconds_each = None
-    if is_open and 0 < left < total:
+    if bulk_update.status in Status.OPEN and 0 < left < total and not abandoned:
         is_large = bulk_update.live_counts is not None
         seconds_each = bulk_update.live_seconds_each if is_large else pace(bulk_update, counts)
     if seconds_each is not None:
@@ -54,7 +57,9 @@ def progress_data(
         "open": is_open,
         "words": words,
         "drive": drive,
-        "note": _note(bulk_update, sight=sight, drive=drive, is_open=is_open),
+        "note": note,
+        # The rows and causes are rendered anew where this changes.
+        "state": "|".join(map(str, (bulk_update.status, is_open, note, *told_by_cause))),
         "wait_seconds": _wait_seconds(bulk_update) if is_open else 0,
     }
 
@@ -65,25 +70,26 @@ def _wait_seconds(bulk_update: BulkUpdate) -> float:
     return 0 if due is None else max(0.0, (due - timezone.now()).total_seconds())
 
 
-def _note(bulk_update: BulkUpdate, *, sight: Sight, drive: bool, is_open: bool) -> str:
+def _note(
+    bulk_update: BulkUpdate, *, sight: Sight, drive: bool, is_open: bool, abandoned: bool
+) -> str:
     """Which process carries it out, or why none does."""
     again_at = bulk_update.trying_again_at
     if again_at is not None:
         since = bulk_update.outage_since or again_at
         if bulk_update.stop_params.get("cause") == "rate_limited":
             words = _("Bland limits how often it may be asked; trying again at %(again)s.")
-            return words % {"again": clock(again_at)}
+            return one_stop(words % {"again": clock(again_at)})
         words = _("Bland does not answer since %(since)s; trying again at %(again)s.")
-        words = words % {"since": clock(since), "again": clock(again_at)}
-        return words.replace("..", ".")  # behind "p.m."
+        return one_stop(words % {"since": clock(since), "again": clock(again_at)})
     if bulk_update.status == Status.STOPPED:
         return sight.failure(bulk_update.stop).advice
     if not is_open:
         return ""
-    if is_abandoned(bulk_update):
+    if abandoned:
         stopped_at = dispatching.stopped_at(bulk_update)
         if stopped_at is not None:
-            return _("The worker stopped at %s.") % clock(stopped_at)
+            return one_stop(_("The worker stopped at %s.") % clock(stopped_at))
         return _("A worker was asked to do this, and none has begun for two minutes.")
     if bulk_update.dispatched_at is not None and not bulk_update.has_live_lease:
         return _("Waiting for a worker since %s: you may close this page.") % clock(
@@ -94,6 +100,8 @@ def _note(bulk_update: BulkUpdate, *, sight: Sight, drive: bool, is_open: bool) 
             "Runs while this page is open: there is no background worker. Close it, and it "
             "pauses; open it again to continue."
         )
+    if is_paused(bulk_update):
+        return _("Update %(number)d is paused") % {"number": bulk_update.pk} + "."
     return _("A worker carries this out: you may close this page.")
 
 
@@ -124,7 +132,7 @@ def shown_items(
 def _cause(item: BulkUpdateItem, sight: Sight) -> str:
     if item.state == State.WAITING and item.not_before is not None:
         when = date_format(timezone.localtime(item.not_before), "DATETIME_FORMAT")
-        return _("Bland asked us to come back at %s.") % when
+        return one_stop(_("Bland asked us to come back at %s.") % when)
     if item.state in (State.FAILED, State.UNKNOWN, State.CANCELLED):
         return sight.failure(item.failure).advice
     return ""

@@ -39,7 +39,14 @@ from .sight import Sight, hidden_items_words, sight_of
 from .update_filters import OutcomeFilter, StartedFilter, WhoseFilter
 from .update_progress import is_abandoned, progress_data, shown_items
 from .update_views import VIEWS
-from .wording import causes, counts_words, status_words, verb_words, written_again
+from .wording import (
+    causes,
+    counts_words,
+    is_paused,
+    status_words,
+    verb_words,
+    written_again,
+)
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
@@ -142,10 +149,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
 
     @admin.display(description=gettext_lazy("State"))
     def shown_status(self, bulk_update: BulkUpdate) -> SafeString:
-        badge = format_html(
-            '<span class="bland-sms-badge bland-sms-{}">{}</span>',
-            *status_words(bulk_update),
-        )
+        badge = _badge(bulk_update, is_paused=is_paused(bulk_update))
         undone_by, is_seen = getattr(bulk_update, UNDONE_BY, (None, False))
         if undone_by is None:
             return badge
@@ -234,6 +238,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
             bulk_update.undone_by.exclude(status=Status.DRAFT).values_list("pk", "status")
         )
         progress = self.progress_of(request, bulk_update, sight, counts)
+        abandoned = is_abandoned(bulk_update)
         return {
             **freshness_context(request),
             "original": bulk_update,
@@ -249,8 +254,15 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
                     *order_facts(request, self.admin_site, bulk_update),
                 )
             ],
-            "bland_sms_status": self.shown_status(bulk_update),
-            "bland_sms_progress": {**progress, "note": Unlogged(progress["note"])},
+            "bland_sms_status": _badge(
+                bulk_update,
+                # Where there is no worker, this page itself carries it out.
+                is_paused=abandoned or (is_paused(bulk_update) and not progress["drive"]),
+            ),
+            "bland_sms_progress": {
+                **progress,
+                **{name: Unlogged(progress[name]) for name in ("note", "state")},
+            },
             "bland_sms_hidden": hidden_items_words(sight.hidden(bulk_update, counts)),
             "bland_sms_with_numbers": sight.with_numbers,
             "bland_sms_left": counts[State.WAITING] + counts[State.RUNNING],
@@ -269,7 +281,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
             ),
             "conversation_opts": Conversation._meta,
             **lines_context(bulk_update, request, sight),
-            "bland_sms_is_abandoned": is_abandoned(bulk_update),
+            "bland_sms_is_abandoned": abandoned,
             "bland_sms_items": shown_items(page.items, sight),
             "bland_sms_page": page,
             "bland_sms_items_hidden": 0 if page.after else total - len(page.items),
@@ -347,3 +359,10 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
             "retry": failed if may and not is_open else 0,
             "undo": counts[State.CHANGED] if may_undo and not undone else 0,
         }
+
+
+def _badge(bulk_update: BulkUpdate, *, is_paused: bool) -> SafeString:
+    return format_html(
+        '<span class="bland-sms-badge bland-sms-{}">{}</span>',
+        *status_words(bulk_update, is_paused=is_paused),
+    )

@@ -9,12 +9,14 @@ from django.contrib import messages
 from django.db.models import Count, Exists, OuterRef
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import sync
+from .. import dispatching, sync
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, SyncRun
 from ..reasons import Failure
+from .formatting import one_stop
 from .sight import Sight
 
 State = BulkUpdateItem.State
@@ -74,8 +76,22 @@ def counts_words(counts: dict[str, int], separator: str = " · ") -> str:
     return separator.join(told)
 
 
-def status_words(bulk_update: BulkUpdate) -> tuple[str, str]:
+def is_paused(bulk_update: BulkUpdate) -> bool:
+    """Whether no process carries it out, as far as its own row tells."""
+    is_asked_for = bulk_update.dispatched_at is not None
+    if bulk_update.status not in BulkUpdate.Status.OPEN or bulk_update.has_live_lease:
+        return False
+    return not is_asked_for or dispatching.stopped_at(bulk_update) is not None
+
+
+def paused_words(*, is_active: bool) -> str:
+    return _("reactivation paused") if is_active else _("deactivation paused")
+
+
+def status_words(bulk_update: BulkUpdate, *, is_paused: bool = False) -> tuple[str, str]:
     """The state of an update: the name of its colour, and its words."""
+    if is_paused:
+        return bulk_update.status, capfirst(paused_words(is_active=bulk_update.is_active))
     counts = bulk_update.counts_at_rest or {}
     failed = counts.get(State.FAILED, 0) + counts.get(State.UNKNOWN, 0)
     if bulk_update.status == BulkUpdate.Status.FINISHED and failed:
@@ -181,7 +197,7 @@ def _waiting_words(bulk_update: BulkUpdate, waiting: int) -> str:
     )
     if later is not None:
         when = date_format(timezone.localtime(later), "DATETIME_FORMAT")
-        return f"{text} " + _("Bland asked us to come back at %s.") % when
+        return f"{text} " + one_stop(_("Bland asked us to come back at %s.") % when)
     return f"{text} " + _("Open the update to carry them out.")
 
 

@@ -307,13 +307,12 @@ def test_screen_reader__update_that_runs(
     bulk_update.items.update(not_before=timezone.now() + timedelta(hours=1))
     page = desk()
     page.clock.install()
-    counts = {"failed": 0, "unknown": 0, "cancelled": 0}
     looks = iter(range(1, 1000))
 
     def progress(route: Route) -> None:
         done = next(looks)
         told = {"status": "queued", "total": 1000, "done": done, "words": f"{done} changed"}
-        more = {"counts": counts, "open": True, "drive": False, "note": "", "wait_seconds": 0}
+        more = {"state": "queued", "open": True, "drive": False, "wait_seconds": 0}
         route.fulfill(json={**told, **more})
 
     page.route("**/progress/", progress)

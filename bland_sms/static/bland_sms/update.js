@@ -136,15 +136,12 @@
     };
 
     const refreshParts = async (progress) => {
-      const { failed, unknown, cancelled } = progress.counts;
-      const { status, open, note } = progress;
-      const now = [status, open, note, failed, unknown, cancelled].join("|");
       const isOld = progress.done !== done && Date.now() - fetched > PARTS;
-      if (now !== state || isOld) {
+      if (progress.state !== state || isOld) {
         await replaceParts();
         done = progress.done;
       }
-      state = now;
+      state = progress.state;
     };
 
     const look = async (drive) => {
