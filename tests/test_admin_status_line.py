@@ -13,6 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from bland_sms import sync
+from bland_sms.admin import update_views
 from bland_sms.models import BulkUpdate, BulkUpdateItem, SyncRun
 from bland_sms.sandbox import BlandSandbox
 
@@ -171,6 +172,22 @@ def test_progress__of_a_lost_worker(desk: Client, copied: Copied, started: Start
     assert not told["note"].endswith("..")  # also behind "p.m."
     rows.update(lease_until=timezone.now() + BulkUpdate.LEASE)
     assert desk.get(url).json()["words"].endswith(" left")
+
+
+def test_run__continue_here_is_pressed_once(
+    desk: Client, copied: Copied, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update_views, "SLICE_SECONDS", 0)  # too short for all of it
+    bulk_update = started(copied(30))
+    BulkUpdate.objects.update(dispatched_at=timezone.now() - timedelta(minutes=3))
+    page = f"{ADMIN}/bulkupdate/{bulk_update.pk}"
+    assert "Continue here" in desk.get(f"{page}/change/").content.decode()
+    desk.post(f"{page}/run/", {"here": "1"})
+    told = desk.get(f"{page}/progress/").json()
+    assert told["open"]
+    assert told["drive"]
+    assert "Runs while this page is open" in told["note"]
+    assert "Continue here" not in desk.get(f"{page}/change/").content.decode()
 
 
 def test_progress__paused_for_who_may_only_look(

@@ -214,7 +214,10 @@ class RunView(UpdateView):
         is_stopped = bulk_update.status == Status.STOPPED and not is_by_itself
         if is_stopped and updates.proceed(bulk_update, request.user):
             dispatching.hand_over(bulk_update)
-        if bulk_update.dispatched_at is None or "here" in request.POST:
+        if "here" in request.POST:  # the worker is not waited for: from now on the page goes on
+            BulkUpdate.objects.filter(pk=bulk_update.pk).update(dispatched_at=None)
+            bulk_update.dispatched_at = None
+        if bulk_update.dispatched_at is None:
             seconds = min(SLICE_SECONDS, get_settings().inline_seconds)
             after_commit(partial(self.drive, seconds))
         if is_json:
