@@ -47,20 +47,20 @@ MISPLACED_STOPS = r"""() => {
     range.setEnd(node, at + 1);
     return range.getBoundingClientRect();
   };
-  for (const one of document.querySelectorAll("#content :is(p, li, dd, .help)")) {
-    const walker = document.createTreeWalker(one, NodeFilter.SHOW_TEXT);
-    let last = null;
-    while (walker.nextNode()) if (walker.currentNode.data.trim()) last = walker.currentNode;
-    if (!last || !one.checkVisibility()) continue;
-    const end = last.data.trimEnd().length - 1;
-    if (!/[A-Za-z]\.$/.test(last.data.slice(0, end + 1))) continue;
-    if (!/^[A-Za-z]/.test(one.innerText.trim())) continue;
-    const [letter, stop] = [place(last, end - 1), place(last, end)];
+  const page = document.querySelector("#content");
+  const walker = document.createTreeWalker(page, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode;
+    const one = text.parentElement.closest("p, li, dd, a, button, .help");
+    if (!one?.checkVisibility() || !/^[A-Za-z]/.test(one.innerText.trim())) continue;
+    const at = text.data.trimEnd().search(/[A-Za-z]([.…]$|: ?$)/);
+    if (at < 0) continue;
+    const [letter, stop] = [place(text, at), place(text, at + 1)];
     if (letter.width && stop.left < letter.left) found.push(one.innerText.trim());
   }
   return found;
 }"""
-"""English sentences on a page in Hebrew whose full stop stands before their first word."""
+"""English words on a page in Hebrew whose full stop or colon stands before them."""
 
 HIDDEN_TIMES = """() => [...document.querySelectorAll("time[title]")].filter(one => {
   const after = getComputedStyle(one, "::after").content;

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractUser
 from django.utils import timezone
 
 from bland_sms import standing
@@ -147,6 +148,51 @@ class Nested(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self.depth -= tag == "form"
+
+
+UNDRESSED = """@layer base {
+  *, ::before, ::after { border: 0 solid; margin: 0; padding: 0 }
+  a { color: inherit; text-decoration: inherit }
+  input, select, textarea, button { background-color: transparent; color: inherit; font: inherit }
+}"""
+"""What themes that are made with Tailwind, such as unfold, begin with."""
+
+
+def test_screens__in_a_theme_that_takes_the_look_of_fields_away(
+    desk: Desk, live_server: Any, staff: AbstractUser, started: Callable[..., BulkUpdate]
+) -> None:
+    from playwright.sync_api import expect
+
+    bulk_update = started(["conv_4"], requested_by=staff)
+    page = desk()
+
+    def bare(path: str) -> None:
+        page.goto(f"{live_server.url}/admin/bland_sms/{path}")
+        page.evaluate("""document.querySelectorAll('link[rel=stylesheet]').forEach(
+          (link) => link.href.includes('/bland_sms/') || link.remove())""")
+        page.add_style_tag(content=UNDRESSED)
+
+    bare("bulkupdate/paste/")
+    form = page.locator(".bland-sms-form")
+    for field in ("textarea[name=lines]", "input[name=reason]"):
+        expect(form.locator(field)).to_have_css("border-top-style", "solid")
+        expect(form.locator(field)).not_to_have_css("border-top-width", "0px")
+    expect(form.locator("input[type=submit]")).not_to_have_css(
+        "background-color", "rgba(0, 0, 0, 0)"
+    )
+    bare(f"conversation/{UUID}/change/?at=x")
+    reason = page.locator(".bland-sms-tool input[name=reason]")
+    expect(reason).not_to_have_css("border-top-width", "0px")
+    history = page.get_by_role("link", name="History")
+    expect(history).to_have_css("text-decoration-line", "underline")
+    bare(f"bulkupdate/{bulk_update.pk}/change/")
+    results = page.get_by_role("link", name="Results as CSV")
+    expect(results).to_have_css("text-decoration-line", "underline")
+    # Else the browser draws it in green, whatever the result.
+    expect(page.locator("progress")).to_have_css("border-top-style", "none")
+    bare("conversation/")
+    page.locator("#action-toggle").check()  # what says "all" hides itself by a class
+    expect(page.locator(".actions .all")).to_be_hidden()
 
 
 def test_screens__no_form_within_a_form(desk: Desk) -> None:
