@@ -59,11 +59,8 @@ def key_of(customer: str) -> str:
     country_code = get_settings().default_country_code
     key = typed_key(customer, country_code)
     identity = bare(customer)
-    is_whole = is_number(identity) and (
-        may_be_whole(identity, country_code) or may_be_whole(f"+{key}", country_code)
-    )
-    is_address = not is_number(identity) and "@" in identity
-    if key and (is_whole or is_address or _is_known(key)):
+    is_whole = is_number(identity) and may_be_whole(f"+{key}", country_code)
+    if key and (is_whole or "@" in identity or _is_known(key)):
         return key
     raise OrderError("no_customer")
 
@@ -236,8 +233,7 @@ def _store_many(
             note_all(list(made.values()), user, "history_order_made")
     except IntegrityError:  # another process has made one of them meanwhile
         made = {}
-    if made:
-        look_for(list(made.values()))
+    look_for(list(made.values()))
     outcomes: list[StandingOrder | OrderError] = []
     for one in asked:
         if isinstance(one, OrderError):
@@ -270,7 +266,8 @@ def store(order: StandingOrder) -> StandingOrder:
         for other in before:
             if other.state == "in_force":
                 raise OrderError("order_exists", number=other.pk)
-        end_orders([one for one in before if one.state == "suspended"], order.requested_by)
+        replaced = [one for one in before if one.state == "suspended"]
+        end_orders(replaced, order.requested_by)
         expire(StandingOrder.objects.filter(pk__in=[one.pk for one in before]))
         try:
             with write_transaction(StandingOrder):
@@ -288,9 +285,8 @@ def store(order: StandingOrder) -> StandingOrder:
             if other_pk is None:
                 raise  # the same Idempotency-Key at once
             raise OrderError("order_exists", number=other_pk) from None
-        for one in before:
-            if one.state == "suspended":
-                note(one, order.requested_by, "history_order_replaced", number=order.pk)
+        for one in replaced:
+            note(one, order.requested_by, "history_order_replaced", number=order.pk)
         note(order, order.requested_by, "history_order_made")
     look_for([order])
     return order
