@@ -100,6 +100,7 @@ def test_rule__not_made_again_once_lifted(begun: int, is_made: bool) -> None:
     row = asked()
     starts_at = row.updated_at - MILLISECOND + begun * MILLISECOND
     standing.lift(standing.make(CUSTOMER, "before", starts_at=starts_at))
+    standing.make("+15550107002", "another customer's")
 
     standing.look_for_stop_words([row])
 
