@@ -156,11 +156,11 @@ def test_standing__lifted_while_queued(fake_bland: FakeBland) -> None:
     assert BulkUpdateItem.objects.get().state == "waiting"
 
     standing.lift(order)
+    assert BulkUpdate.objects.get().status == "finished"
     standing.carry_out_waiting()
 
     item = BulkUpdateItem.objects.get()
     assert (item.state, item.error_code) == ("cancelled", "lifted")
-    assert BulkUpdate.objects.get().status == "finished"
     assert patched(fake_bland) == []
 
 

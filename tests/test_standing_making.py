@@ -161,6 +161,8 @@ def test_make_many__what_became_of_each() -> None:
     taken, suspended = (standing.make(f"+1555010700{n}", "before") for n in (1, 2))
     StandingOrder.objects.filter(pk=suspended.pk).update(suspended_code="order_too_often")
     lines = ["7001", CUSTOMER, "+15550107002", "+15550107003", "555 010 7003", "+15550107004"]
+    over = standing.make("+15550107004", "before")
+    standing.lift(over)
     unreadable = standing.Wish("+15550107005", failure=Failure("order_exists", {"number": 7}))
     wishes = [*map(standing.Wish, lines), unreadable]
 
@@ -171,11 +173,23 @@ def test_make_many__what_became_of_each() -> None:
     made = [one.pk for one in outcomes if isinstance(one, StandingOrder)]
     now = StandingOrder.objects.filter(StandingOrder.acting())
     assert set(now.values_list("pk", flat=True)) == {taken.pk, *made}
+    assert over.pk not in made
     suspended.refresh_from_db()
     assert suspended.state == "lifted"
     assert outcomes[1].more == {"standing_order": taken.pk}  # type: ignore[union-attr]
     assert outcomes[0].more == {}  # type: ignore[union-attr]
     assert outcomes[-1].more == {"standing_order": 7}  # type: ignore[union-attr]
+
+
+def test_make__customer_who_was_forgotten_and_is_kept_inactive() -> None:
+    standing.make(CUSTOMER, "before")
+    standing.forget_orders("15550107001", dry_run=False, keep=True)
+
+    assert list(map(code_of, standing.make_many([standing.Wish(CUSTOMER)], "x"))) == [
+        "order_exists"
+    ]
+    with pytest.raises(standing.OrderError):
+        standing.make(CUSTOMER, "x")
 
 
 def test_make_many__only_of_whom_one_may_see() -> None:

@@ -65,7 +65,7 @@ def forget_orders(key: str, *, dry_run: bool, keep: bool) -> int:
     # Under a fingerprint they go on already; where they are not to be kept they end as well.
     orders = StandingOrder.objects.filter(customer_key=key) if keep else orders_of_key(key)
     number = orders.count()
-    if dry_run or not number:
+    if dry_run:
         return number
     pks = list(orders.values_list("pk", flat=True))
     going_on = locked(orders.filter(StandingOrder.not_over()))

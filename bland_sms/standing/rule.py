@@ -60,7 +60,7 @@ def look_for_stop_words(rows: Sequence[Conversation]) -> None:
 
 
 def _look(rows: Sequence[Conversation]) -> None:
-    by_id = {row.pk: row for row in rows if row.customer_key}
+    by_id = {row.pk: row for row in rows}
     asked = ConversationEvent.objects.filter(
         kind=ConversationEvent.Kind.ASKED_TO_STOP,
         conversation_id__in=list(by_id),
@@ -74,7 +74,7 @@ def _look(rows: Sequence[Conversation]) -> None:
         if known.filter(starts_at__gte=starts_at).exists():
             continue  # made of it already, and perhaps lifted since
         key = row.customer_key
-        with suppress(OrderError):  # one is in force
+        with suppress(OrderError):  # one is in force, or nobody knows who wrote it
             make(
                 # As it is, even if it looks like a national number: nobody typed it.
                 f"+{key}" if key.isdigit() else key,
