@@ -81,7 +81,7 @@ def wish(**told: Any) -> standing.Wish:
     [
         ("", "", {}),
         (",reason", ",by phone", {"reason": "by phone"}),
-        (",reason", ",", {}),
+        (",reason", ",", {"reason": ""}),
         (",reason", ",'=x", {"reason": "=x"}),
         (",reason", ",'x", {"reason": "'x"}),
         (",reason", "", {}),  # a short line

@@ -8,12 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
-from ..pasting import MAX_LINES, ListError, read_file, read_text
+from ..pasting import MAX_LINES, Line, ListError, read_file, read_text
 from ..pasting.spreadsheets import Row, rows_of_file
 from ..reasons import Failure
 
@@ -93,9 +93,8 @@ def _heading(line: str) -> list[str]:
     return [cell.strip("\ufeff\"' \r").lower() for cell in re.split(r"[,;\t|]", line)]
 
 
-def _from_line(line: Any) -> Wish:
-    failure = Failure(line.code) if line.code else Failure()
-    return Wish(line.text, line.number, failure=failure)
+def _from_line(line: Line) -> Wish:
+    return Wish(line.text, line.number, failure=Failure(line.code))
 
 
 def _from_row(names: Sequence[str], row: Row) -> Wish | None:
@@ -118,7 +117,7 @@ def _from_row(names: Sequence[str], row: Row) -> Wish | None:
     return Wish(
         told.get(CUSTOMER, ""),
         number,
-        reason=told.get("reason") or None,
+        reason=told.get("reason"),
         agent_number=told.get("agent_number"),
         until=until,
         says_until="until" in told,
