@@ -14,6 +14,7 @@ from django.contrib.auth.models import AbstractUser
 from django.utils import timezone
 
 from bland_sms import standing
+from bland_sms.admin import ConversationAdmin
 from bland_sms.models import BulkUpdate, Conversation, WebhookDelivery
 from bland_sms.pasting import read_text
 from bland_sms.sandbox import BlandSandbox
@@ -83,6 +84,18 @@ def test_screens__without_javascript(desk: Desk, account: BlandSandbox) -> None:
     page.get_by_role("link", name=OTHERS[1]).click()
     page.get_by_role("button", name="Copy the messages now").click()
     page.get_by_text("Sam here, I will look into it.").wait_for()
+
+
+def test_screens__all_that_match_without_javascript(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ConversationAdmin, "list_per_page", 2)
+    page = desk(java_script_enabled=False)
+    page.get_by_role("row").get_by_role("checkbox").nth(1).check()
+    page.get_by_label("Select all conversations matching these filters").check()
+    page.select_option("select[name=action]", "deactivate_selected")
+    page.click("button[name=index]")
+    assert "7 conversations deactivated" in messages(page)
 
 
 def screens(page: Page) -> list[str]:
