@@ -666,6 +666,11 @@ def test_limit_for_all__counts_conversations_of_an_hour(
         moment = timezone.now() - renewed * HOUR
         StandingOrder.objects.filter(pk=orders[2].pk).update(renewed_at=moment)
     rows = [mirrored(f"conv_{n}", f"+1555010700{n}") for n in range(3)]
+    over, refused = order_for("+15550107008"), order_for("+15550107009")
+    standing.lift(over)
+    not_acting = StandingOrder.objects.filter(pk__in=[over.pk, refused.pk])
+    not_acting.filter(pk=refused.pk).update(suspended_code="not_permitted")
+    before = list(not_acting.values())
     told: list[Any] = []
     hear = standing_order_suspended.connect
     hear(lambda order, code, **given: told.append((order, code)), weak=False, dispatch_uid="all")
@@ -676,11 +681,13 @@ def test_limit_for_all__counts_conversations_of_an_hour(
     assert told == [(None, "orders_too_often")] * is_suspended
     assert ("all standing orders are suspended: 3" in caplog.text) is is_suspended
     assert BulkUpdateItem.objects.count() == number
-    codes = set(StandingOrder.objects.values_list("suspended_code", flat=True))
+    assert list(not_acting.values()) == before
+    acting = StandingOrder.objects.filter(pk__in=[order.pk for order in orders])
+    codes = set(acting.values_list("suspended_code", flat=True))
     assert codes == {"orders_too_often" if is_suspended else ""}
-    params = StandingOrder.objects.values_list("suspended_params", flat=True)
+    params = acting.values_list("suspended_params", flat=True)
     assert list(params) == [{"number": limit} if is_suspended else {}] * 3
-    moments = set(StandingOrder.objects.values_list("suspended_at", flat=True))
+    moments = set(acting.values_list("suspended_at", flat=True))
     assert (moments != {None}) is is_suspended
 
 
@@ -741,8 +748,36 @@ def test_look__not_what_is_about_to_be_deactivated(
     assert order.applications.exists() is is_left
     told = theirs.items.values_list("state", "error_code").get()
     assert told == ("cancelled" if code else item["state"], code)
+    if code == "already_queued":
+        ours = BulkUpdate.objects.exclude(pk=theirs.pk).get()
+        assert theirs.items.get().error_params == {"update": ours.pk}
     theirs.refresh_from_db()
     assert theirs.status == ("finished" if code else values.get("status", "running"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lifted_at": timezone.now(), "in_force": None},
+        {"until": timezone.now()},
+        {"suspended_code": "order_too_often"},
+    ],
+    ids=str,
+)
+def test_look__order_ends_before_its_row_is_locked(
+    change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_for()
+    begin = applying.write_transaction
+
+    def begin_later(model: Any) -> Any:
+        StandingOrder.objects.update(**change)
+        return begin(model)
+
+    monkeypatch.setattr(applying, "write_transaction", begin_later)
+    standing.look([mirrored()])
+    assert StandingOrder.objects.filter(**change).exists()
+    assert not BulkUpdate.objects.exists()
 
 
 dispatched: list[tuple[str, int]] = []
