@@ -24,7 +24,7 @@ DAY = timedelta(days=1)
 
 
 def known(user_number: str) -> Conversation:
-    row = Conversation(pk=f"c{user_number}", user_number=user_number)
+    row = Conversation(pk="known", user_number=user_number)
     row.derive()
     row.save()
     return row
@@ -121,6 +121,8 @@ def test_make__keeps_what_it_is_told(staff: AbstractUser) -> None:
     assert {name: getattr(full, name) for name in told} == told
     assert (full.agent_number, full.requested_by_name) == (OURS, "dana")
     assert (plain.reason, plain.agent_number, plain.source) == ("x" * 200, "", "command")
+    [entry] = LogEntry.objects.filter(object_id=full.pk)
+    assert (entry.user, history_words(entry.change_message)) == (staff, "Ordered.")
     assert before <= plain.starts_at == to_milliseconds(plain.starts_at) <= timezone.now()
     assert (plain.until, plain.spare_handed_off, plain.needs_review) == (None, True, False)
     assert (plain.requested_by, plain.idempotency_key) == (None, None)
@@ -154,6 +156,22 @@ def test_make_many__a_line_says_it_or_the_list_does(says: bool, staff: AbstractU
     assert order.reason == ("of the line" if says else "of the list")
     assert {name: getattr(order, name) for name in own} == (own if says else listed)
     assert (order.source, order.requested_by, order.requested_by_name) == ("api", staff, "dana")
+    [entry] = LogEntry.objects.filter(object_id=order.pk)
+    assert (entry.user, history_words(entry.change_message)) == (staff, "Ordered.")
+
+
+@pytest.mark.parametrize("is_many", [True, False])
+def test_make__looks_for_what_came_in_meanwhile(is_many: bool) -> None:
+    row = known(CUSTOMER)
+    row.updated_at = timezone.now() + timedelta(minutes=1)
+    row.save()
+
+    if is_many:
+        standing.make_many([standing.Wish(CUSTOMER)], "x")
+    else:
+        standing.make(CUSTOMER, "x")
+
+    assert StandingOrder.objects.get().applications.get().conversation_id == row.pk
 
 
 def test_make_many__what_became_of_each() -> None:
@@ -243,6 +261,9 @@ def test_make__another_process_makes_it_meanwhile(
         begun.append(model)
         if len(begun) == call:
             theirs.save()
+            for other in ({"customer_key": "15550107009"}, {"agent_number": OURS}):
+                values = {"customer_key": theirs.customer_key, "source": "command", **other}
+                StandingOrder.objects.create(reason="another one", **values)
         return begin(model)
 
     monkeypatch.setattr(making, "write_transaction", begin_later)

@@ -131,6 +131,14 @@ def test_read_customers__plain_list(text: str, is_file: bool) -> None:
     assert all(one.number for one in found)
 
 
+def test_read_customers__several_on_a_pasted_line() -> None:
+    """In a file they are the columns of one row."""
+    text = f"{CUSTOMER}, +15550107002"
+    assert [one.customer for one in standing.read_customers(text)] == [CUSTOMER, "+15550107002"]
+    [row] = standing.read_customers(io.BytesIO(text.encode()))
+    assert row.customer == CUSTOMER
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

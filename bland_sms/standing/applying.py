@@ -48,7 +48,7 @@ CATCH_UP = timedelta(hours=2)
 
 
 class Match(NamedTuple):
-    """A conversation, and the orders that want it inactive; the oldest first."""
+    """A conversation, and the orders that want it inactive; of locked ones the oldest first."""
 
     conversation: Conversation
     orders: tuple[StandingOrder, ...]
@@ -91,7 +91,7 @@ def _may_be_spared(match: Match) -> bool:
 
 def _matches(rows: Iterable[Conversation], orders: Iterable[StandingOrder]) -> list[Match]:
     by_key: dict[str, list[StandingOrder]] = {}
-    for order in sorted(orders, key=lambda order: order.pk):
+    for order in orders:
         by_key.setdefault(order.customer_key, []).append(order)
     aliases = fingerprints({row.customer_key for row in rows})
     for fingerprint, key in aliases.items():

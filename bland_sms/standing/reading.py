@@ -80,8 +80,7 @@ def read_until(text: str) -> datetime:
     """
     if re.fullmatch(r"\d{1,4}d", text, re.ASCII):
         return timezone.now() + timedelta(days=int(text[:-1]))
-    moment = parse_datetime(text)
-    day = parse_date(text) if moment is None or len(text) <= 10 else None
+    moment, day = parse_datetime(text), parse_date(text)
     if day is not None:
         moment = datetime.combine(day + timedelta(days=1), datetime.min.time())  # the whole day
     if moment is None:
@@ -100,11 +99,7 @@ def _from_line(line: Line) -> Wish:
 def _from_row(names: Sequence[str], row: Row) -> Wish | None:
     """``None``: of an order that is over."""
     number, cells = row
-    told = {
-        name: _ESCAPED.sub("", cell.strip())
-        for name, cell in zip(names, cells, strict=False)
-        if name
-    }
+    told = {name: _ESCAPED.sub("", cell.strip()) for name, cell in zip(names, cells, strict=False)}
     if told.get("state", "").lower() in OVER:
         return None
     until, failure = None, Failure()
