@@ -211,11 +211,13 @@ def test_job__its_end_gives_the_share_back(
     ids = copied(40)
     settle, give_back = Pacer.settle, Account.give_back
     had: list[set[str]] = []
+    settled: list[Pacer] = []
 
     def settle_and_interrupt(pacer: Pacer, *states: Any) -> None:
         settle(pacer, *states)
-        if is_interrupted:
+        if is_interrupted and not settled:
             _thread.interrupt_main()
+        settled.append(pacer)
 
     def note_and_give_back(account: Account) -> None:
         had.append(shares())
@@ -228,6 +230,32 @@ def test_job__its_end_gives_the_share_back(
 
     assert [len(one) for one in had] == [1]
     assert not shares()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_pacer__who_leaves_tells_what_it_learned_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled = threading.Event()
+    settle = Pacer.settle
+
+    def settle_and_tell(pacer: Pacer, *states: Any) -> None:
+        settle(pacer, *states)
+        settled.set()
+
+    monkeypatch.setattr(Pacer, "settle", settle_and_tell)
+    monkeypatch.setattr("bland_sms.pacing.account.TICK_SECONDS", 600.0)
+    monkeypatch.setattr("bland_sms.pacing.account.HURRY_SECONDS", 600.0)
+    pacer = Pacer(may_share=True)
+    for _ in range(FEW_CALLS):
+        pacer.wait(Allowance())
+    assert settled.wait(60)
+    pacer._rate.known = replace(pacer._rate.known, rate=150.0, limit=155.0)
+    pacer._refusals = 1
+
+    pacer.leave()
+
+    state = State.from_json(AccountPace.objects.get().state)
+    assert state.known is not None
+    assert (state.known.rate, state.shares) == (150.0, {})
 
 
 # --- the division -----------------------------------------------------------------------------

@@ -133,6 +133,8 @@ class Account:
                 if self._leaving.is_set() or not self._member.is_busy():
                     break
             if not failures:
+                if self._leaving.is_set():  # in the middle of a spell: tell what was learned last
+                    self._try(self.look)
                 self._try(self.give_back)
         finally:
             self._disconnect()
