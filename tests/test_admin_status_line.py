@@ -84,10 +84,18 @@ def test_line__names_what_needs_a_person_first(
     desk: Client, copied: Copied, started: Started
 ) -> None:
     ids = copied(3)
-    first, *_others = (started([pk]) for pk in ids)
+    first, *others = (started([pk]) for pk in ids)
     BulkUpdate.objects.filter(pk=first.pk).update(status="stopped", stop_code="http_401")
     told = line(desk, f"{ADMIN}/conversation/")
     assert told == f"Update {first.pk} is stopped: 1 left. Continue and 2 more"
+    # A worker was asked for the others, and has the newest; the first one lost its worker.
+    now = timezone.now()
+    BulkUpdate.objects.update(dispatched_at=now, status="running")
+    BulkUpdate.objects.filter(pk=others[-1].pk).update(lease_until=now + BulkUpdate.LEASE)
+    lost = {"dispatched_at": now - timedelta(minutes=1), "lease_until": now - timedelta(seconds=1)}
+    BulkUpdate.objects.filter(pk=first.pk).update(**lost)
+    told = line(desk, f"{ADMIN}/conversation/")
+    assert told == f"Update {first.pk} is paused: 1 left. Continue and 2 more"
 
 
 def test_line__of_others_only_for_those_who_may_see_them(
@@ -188,6 +196,9 @@ def test_run__continue_here_is_pressed_once(
     assert told["drive"]
     assert "Runs while this page is open" in told["note"]
     assert "Continue here" not in desk.get(f"{page}/change/").content.decode()
+    for _ in range(2):  # the second time there is nothing to take over
+        assert desk.get(f"{page}/history/").content.decode().count(">Continued.<") == 1
+        desk.post(f"{page}/run/", {"here": "1"})
 
 
 def test_progress__paused_for_who_may_only_look(

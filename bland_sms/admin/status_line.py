@@ -20,7 +20,7 @@ from ..models import BulkUpdate, BulkUpdateItem
 from .formatting import clock
 from .launching import update_url
 from .sight import sight_of
-from .wording import COUNT_CAP, number_words
+from .wording import COUNT_CAP, is_paused, number_words
 
 Status = BulkUpdate.Status
 MOST = 20
@@ -74,7 +74,7 @@ def _line(request: HttpRequest, site: AdminSite, shown: int | None) -> Line | No
     if not found:
         return None
     # Those that wait for a person come first.
-    found.sort(key=lambda one: one.status != Status.STOPPED or one.trying_again_at is not None)
+    found.sort(key=_rank)
     bulk_update, number = found[0], len(found) - 1
     text, is_warning, needs_page = _words(bulk_update)
     items = bulk_update.items.filter(state__in=BulkUpdateItem.State.OPEN)
@@ -95,6 +95,12 @@ def _line(request: HttpRequest, site: AdminSite, shown: int | None) -> Line | No
         others=others if number else "",
         others_url=_list_url(site),
     )
+
+
+def _rank(bulk_update: BulkUpdate) -> int:
+    if bulk_update.status == Status.STOPPED and bulk_update.trying_again_at is None:
+        return 0
+    return 1 if is_paused(bulk_update) else 2
 
 
 def _words(bulk_update: BulkUpdate) -> tuple[str, bool, bool]:

@@ -18,6 +18,7 @@ from .. import dispatching, selections, updates
 from ..conf import get_settings
 from ..database import after_commit
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, PastedLine
+from ..updates.transitions import note
 from .base import freshness_context
 from .confirmation import (
     TICK_OVER,
@@ -214,15 +215,21 @@ class RunView(UpdateView):
         is_stopped = bulk_update.status == Status.STOPPED and not is_by_itself
         if is_stopped and updates.proceed(bulk_update, request.user):
             dispatching.hand_over(bulk_update)
-        if "here" in request.POST:  # the worker is not waited for: from now on the page goes on
-            BulkUpdate.objects.filter(pk=bulk_update.pk).update(dispatched_at=None)
-            bulk_update.dispatched_at = None
+        if "here" in request.POST:
+            self.take_over()
         if bulk_update.dispatched_at is None:
             seconds = min(SLICE_SECONDS, get_settings().inline_seconds)
             after_commit(partial(self.drive, seconds))
         if is_json:
             return progress_response(self.admin, request, self.find(str(bulk_update.pk)))
         return self.back_to_page()
+
+    def take_over(self) -> None:
+        """No worker is waited for any more: from now on the page itself carries it out."""
+        awaited = BulkUpdate.objects.filter(pk=self.bulk_update.pk, dispatched_at__isnull=False)
+        if awaited.update(dispatched_at=None):
+            note(self.bulk_update, self.request.user, "history_continued")
+        self.bulk_update.dispatched_at = None
 
     def refuse_hidden(self) -> HttpResponse:
         if self.request.headers.get("Accept") == "application/json":
