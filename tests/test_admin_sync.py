@@ -183,9 +183,10 @@ def test_transcript__as_text(desk: Client, thread: str) -> None:
 
 
 def test_transcript__as_text_has_our_events(desk: Client, thread: str) -> None:
-    desk.post(f"{CHANGE}deactivate/")
-    lines = desk.get(f"{CHANGE}transcript.txt").content.decode().splitlines()
-    assert re.fullmatch(r"\[20.*\] Deactivated by dana, update \d+", lines[-1])
+    desk.post(f"{CHANGE}deactivate/", {"reason": "ticket 4712"})
+    *_others, event, reason = desk.get(f"{CHANGE}transcript.txt").content.decode().splitlines()
+    assert re.fullmatch(r"\[20.*\] Deactivated by dana, update \d+", event)
+    assert reason.strip() == "Reason: ticket 4712"
 
 
 def test_transcript__link_on_the_page(desk: Client, thread: str) -> None:

@@ -109,11 +109,11 @@ def transcript_text(conversation: Conversation) -> str:
         if entry.side == "event":
             update = _("update %d") % entry.update_id if entry.update_id else ""
             lines.append(f"[{at}] {one_line(f'{entry.text}, {update}'.rstrip(', '))}")
-            continue
-        delivery = f" ({one_line(entry.delivery)})" if entry.delivery else ""
-        first, *others = entry.text.splitlines() or [""]
-        lines.append(f"[{at}] {one_line(entry.label)}{delivery}: {_printable(first)}")
-        lines += [f"{INDENT}{_printable(line)}" for line in others]
+        else:
+            delivery = f" ({one_line(entry.delivery)})" if entry.delivery else ""
+            first, *others = entry.text.splitlines() or [""]
+            lines.append(f"[{at}] {one_line(entry.label)}{delivery}: {_printable(first)}")
+            lines += [f"{INDENT}{_printable(line)}" for line in others]
         lines += [f"{INDENT}{one_line(text)}" for text in (*entry.attachments, *entry.notes)]
     return "\n".join(lines) + "\n"
 
