@@ -264,6 +264,7 @@ def test_standing__author(
     assert order.suspended_code == "not_permitted"
     assert "kim" in order.suspension.as_sentence
     assert patched(fake_bland) == []
+    assert BulkUpdate.objects.exists() is (when == "carried out")
     standing.renew(order, staff)
     standing.carry_out_waiting()
     assert patched(fake_bland) == [new]
