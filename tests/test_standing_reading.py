@@ -131,6 +131,11 @@ def test_read_customers__plain_list(text: str, is_file: bool) -> None:
     assert all(one.number for one in found)
 
 
+def test_read_customers__why_a_line_makes_no_order() -> None:
+    found = standing.read_customers(io.BytesIO(f"Everybody\n{CUSTOMER}\n".encode()))
+    assert [one.failure.code for one in found] == ["line_heading", ""]
+
+
 def test_read_customers__several_on_a_pasted_line() -> None:
     """In a file they are the columns of one row."""
     text = f"{CUSTOMER}, +15550107002"

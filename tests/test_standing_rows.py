@@ -36,7 +36,7 @@ def test_active_conversations__each_once(
     made = [standing.make(CUSTOMER, "x", **one) for one in orders]
     made.append(standing.make("+15550107009", "x"))
     values = {name: timezone.now() if value == "now" else value for name, value in row.items()}
-    for pk, more in (("a", {"user_number": "+15550107009"}), ("b", values)):
+    for pk, more in (("b", values), ("a", {"user_number": "+15550107009"})):
         one = Conversation(pk=pk, **{"user_number": CUSTOMER, "is_active": True, **more})
         one.derive()
         one.save()

@@ -10,6 +10,7 @@ import pytest
 from django.utils import timezone
 
 from bland_sms import standing
+from bland_sms.client.clock import note_date
 from bland_sms.models import Conversation, ConversationEvent, Message, StandingOrder
 from bland_sms.standing import rule
 
@@ -64,6 +65,17 @@ def test_rule__of_which_requests(
         "requested_by_name": "rule",
     }
     assert list(StandingOrder.objects.values(*expected)) == [expected] * is_made
+
+
+@pytest.mark.usefixtures("switched_on")
+def test_rule__a_day_by_blands_clock() -> None:
+    """Which is behind by half an hour."""
+    now = timezone.now()
+    note_date(now, now - HOUR / 2)
+    row = asked(24.1 * HOUR)
+    standing.look_for_stop_words([row])
+    note_date(now, now)
+    assert StandingOrder.objects.exists()
 
 
 @pytest.mark.usefixtures("switched_on")
