@@ -155,7 +155,7 @@ def _apply(matches: Sequence[Match]) -> int:
         orders = locked(StandingOrder.objects.filter(StandingOrder.acting(), pk__in=order_ids))
         pks = [match.conversation.pk for match in matches]
         rows = Conversation.objects.using(using()).filter(pk__in=pks)
-        wanted = _within_limits(_not_done(_matches(rows, orders)), orders)
+        wanted = _within_limits(_not_done(_matches(rows, orders)))
         if not wanted:
             return 0
         bulk_update = _record(wanted)
@@ -217,13 +217,10 @@ def _take_over(bulk_update: BulkUpdate, conversation_ids: Sequence[str]) -> None
         finish_if_done(update_id)
 
 
-def _within_limits(
-    matches: Sequence[Match], orders: Collection[StandingOrder]
-) -> list[tuple[Conversation, StandingOrder]]:
+def _within_limits(matches: Sequence[Match]) -> list[tuple[Conversation, StandingOrder]]:
     """What may be deactivated, each with its order; orders beyond a limit are suspended."""
     involved = {order.pk: order for match in matches for order in match.orders}
-    refusals = refused_authors([order for order in orders if order.pk in involved])
-    refusals |= _over_limits([pk for pk in involved if pk not in refusals])
+    refusals = _over_limits(list(involved)) | refused_authors(involved.values())
     for order_id, failure in refusals.items():
         suspend(involved[order_id], failure)
     wanted = []
