@@ -13,6 +13,7 @@ import pytest
 from django.contrib.auth.models import AbstractUser
 from django.core.management import call_command
 from django.db import connection
+from django.db.models.signals import post_init
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -779,6 +780,45 @@ def test_look__order_ends_before_its_row_is_locked(
     standing.look([mirrored()])
     assert StandingOrder.objects.filter(**change).exists()
     assert not BulkUpdate.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("do", "others"),
+    [
+        (lambda mine: standing.look([mine]), {"order of theirs", "theirs", "mine, inactive"}),
+        (
+            lambda mine: order_for(agent_number=OURS),
+            {"order of theirs", "theirs", "mine, inactive"},
+        ),
+        (lambda mine: standing.catch_up(), {"mine, inactive"}),
+    ],
+    ids=["look", "make", "catch up"],
+)
+def test_standing__rows_of_nobody_else_are_read(
+    do: Callable[[Conversation], Any], others: set[str]
+) -> None:
+    order_for()
+    mine, over = mirrored("mine"), mirrored("over")
+    names = {order_for("+15550107002").pk: "order of theirs", "theirs": "theirs"}
+    names["over"] = "mine, inactive"
+    mirrored("theirs", "+15550107002")
+    Conversation.objects.filter(pk=over.pk).update(is_active=False)
+    read: set[str] = set()
+
+    def note(instance: Any, **given: Any) -> None:
+        read.add(names.get(instance.pk, "mine"))
+
+    for model in (Conversation, StandingOrder):
+        post_init.connect(note, sender=model)
+    try:
+        do(mine)
+    finally:
+        for model in (Conversation, StandingOrder):
+            post_init.disconnect(note, sender=model)
+
+    assert "mine" in read
+    assert not read & others
+    assert OrderApplication.objects.filter(conversation="mine").exists()
 
 
 dispatched: list[tuple[str, int]] = []
