@@ -387,6 +387,8 @@ def test_filter__last_activity(activity: str, expected: set[str], desk: Client) 
 def test_filter__our_number(desk: Client) -> None:
     html = desk.get(LIST).content.decode()
     assert "?our_number=%2B15550190002" in html
+    [words] = re.findall(r"our_number=%2B15550190002[^>]*>(.*?)</a>", html, re.DOTALL)
+    assert words == "\u2066+15550190002\u2069"  # no markup: a theme makes a title of it
     html = desk.get(LIST, {"our_number": "+15550190002"}).content.decode()
     assert listed(html) == {"inactive"}
 

@@ -21,7 +21,6 @@ from ..selections import ACTIVITY, ALL, CHANGES, PICKED, event_words, read_event
 from ..summary import Measure
 from ..words import clean_text
 from .date_filter import DateFilter, day_of
-from .formatting import shown_number
 
 MOST_NAMED = 5000
 """Conversations that a condition names one by one."""
@@ -70,7 +69,9 @@ class OurNumberFilter(admin.SimpleListFilter):
     parameter_name = "our_number"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(number, shown_number(number)) for number in our_numbers(Conversation.objects.db)]
+        # Left to right by characters: a theme may put the words into an attribute, as unfold does.
+        found = our_numbers(Conversation.objects.db)
+        return [(number, f"\u2066{number}\u2069") for number in found]
 
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[Conversation]
