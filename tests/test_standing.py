@@ -917,6 +917,31 @@ def test_catch_up__all_that_was_active_lately(
     assert standing.catch_up() == 0
 
 
+def test_catch_up__lately_is_by_blands_clock() -> None:
+    """Which is behind by half an hour."""
+    order, row, now = order_for(), mirrored(), timezone.now()
+    StandingOrder.objects.update(starts_at=now - 9 * HOUR)
+    Conversation.objects.filter(pk=row.pk).update(updated_at=now - 2.2 * HOUR)
+
+    note_date(now, now - HOUR / 2)
+    found = standing.catch_up()
+    note_date(now, now)
+
+    assert (found, order.applications.count()) == (1, 1)
+
+
+def test_look__names_of_many_are_cut() -> None:
+    rows = []
+    for number in ("+15550107001", "+15550107002"):
+        order_for(number, requested_by_name=number[-1] * 200)
+        rows.append(mirrored(number[1:], number))
+
+    standing.look(rows)
+
+    told = BulkUpdate.objects.get().requested_by_name
+    assert told == f"{'1' * 200}, {'2' * 200}"[:255]
+
+
 def test_catch_up__no_query_for_a_row() -> None:
     now, cost = timezone.now(), []
     unsure = {"older_facts": {"human_handoff_at": None}, "observed_at": now}
