@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -1009,6 +1010,24 @@ def test_ask_again__what_bland_did_not_answer(
 
     waiting = bulk_update.items.filter(state="waiting").values_list("conversation", flat=True)
     assert list(waiting) == [row.pk] * is_asked_again
+
+
+def test_carry_out_waiting__no_updates_of_staff_and_no_longer_than_it_may(
+    started: Callable[..., BulkUpdate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_for()
+    theirs, row, stopped = mirrored("theirs", "+15550107002"), mirrored(), threading.Event()
+    started([theirs.pk])
+    standing.look([row])
+    ours = BulkUpdate.objects.get(source="standing")
+    asked: list[Any] = []
+    monkeypatch.setattr(applying, "run", lambda update, **given: asked.append((update, given)))
+
+    standing.carry_out_waiting(30, stopped=stopped)
+
+    [(update, given)] = asked
+    assert (update, given["stopped"]) == (ours, stopped)
+    assert 0 < given["seconds"] <= 30
 
 
 def test_carry_out_waiting__as_long_as_there_is_time(
