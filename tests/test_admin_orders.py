@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from bland_sms import standing
 from bland_sms.health import look
-from bland_sms.models import BulkUpdate, StandingOrder, SyncRun, WebhookDelivery
+from bland_sms.models import BulkUpdate, Conversation, StandingOrder, SyncRun, WebhookDelivery
 from bland_sms.reasons import history_words
 from bland_sms.sandbox import FakeBland
 from bland_sms.sync import refresh
@@ -380,6 +380,24 @@ def test_paste__and_keep_them_inactive(
     refresh(new)
     standing.carry_out_waiting()
     assert not fake_bland.is_active(new)
+
+
+@pytest.mark.parametrize("door", ["conversation", "paste"])
+def test_doors__a_number_told_without_its_country_is_its_customer(
+    door: str, lead: Client, fake_bland: FakeBland, settings: Any
+) -> None:
+    settings.BLAND_SMS = {**settings.BLAND_SMS, "DEFAULT_COUNTRY_CODE": "1"}
+    told = fake_bland.customer_texts("5550107001", "hi")
+    refresh(told)
+
+    if door == "paste":
+        lead.post(paste(lead, told)["Location"], {"reason": "ticket 12"})
+    else:
+        data = {"reason": "by phone", "duration": "", "now": "on"}
+        lead.post(f"{ADD}?conversation={told}", data)
+
+    assert StandingOrder.objects.get().customer_key == Conversation.objects.get().customer_key
+    assert not fake_bland.is_active(told)
 
 
 def test_paste__nobody_to_deactivate_but_to_keep(lead: Client, fake_bland: FakeBland) -> None:

@@ -61,9 +61,9 @@ def keep_customers(draft: BulkUpdate, reason: str, request: HttpRequest, sight: 
     """
     if not may_keep(request):
         raise PermissionDenied
-    numbers = dict(_rows(draft).order_by("pk").values_list("customer_key", "user_number"))
+    keys = _rows(draft).values_list("customer_key", flat=True).distinct().order_by("customer_key")
     unknown = _unknown(draft, sight).order_by("number")
-    wishes = [standing.Wish(number) for number in numbers.values()]
+    wishes = [standing.Wish(standing.as_typed(key)) for key in keys]
     wishes += [standing.Wish(text) for text in unknown.values_list("text", flat=True)]
     outcomes = standing.make_many(
         wishes,

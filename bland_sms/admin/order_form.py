@@ -251,7 +251,8 @@ class StopPage:
 
     def _order(self, asked: dict[str, Any]) -> HttpResponse:
         wishes = asked.get("wishes") or [
-            standing.Wish(row.user_number) for row in self.conversations[:MOST_CUSTOMERS]
+            standing.Wish(standing.as_typed(row.customer_key) or row.user_number)
+            for row in self.conversations[:MOST_CUSTOMERS]
         ]
         outcomes = standing.make_many(
             wishes,

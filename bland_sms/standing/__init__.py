@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .applying import carry_out_waiting, catch_up, look
     from .delay import Delay, how_long
     from .ending import expire, forget_orders, lift, lift_many, orders_of_key
-    from .making import OrderError, is_visible, key_of, make, make_many, our_number
+    from .making import OrderError, as_typed, is_visible, key_of, make, make_many, our_number
     from .orders import (
         APPLIED,
         again,
@@ -30,7 +30,7 @@ __getattr__ = on_demand(
     applying="carry_out_waiting catch_up look",
     delay="Delay how_long",
     ending="expire forget_orders lift lift_many orders_of_key",
-    making="OrderError is_visible key_of make make_many our_number",
+    making="OrderError as_typed is_visible key_of make make_many our_number",
     orders="APPLIED again orders_of renew review see_words suspended_words tells_what_it_did "
     "visible_orders why_suspended",
     reading="Wish is_table read_customers read_until",
@@ -46,6 +46,7 @@ __all__ = [
     "Wish",
     "active_conversations",
     "again",
+    "as_typed",
     "asked_to_stop",
     "carry_out_waiting",
     "catch_up",

@@ -65,6 +65,11 @@ def key_of(customer: str) -> str:
     raise OrderError("no_customer")
 
 
+def as_typed(key: str) -> str:
+    """A key in a notation that is read as this key: no country is added to what nobody typed."""
+    return f"+{key}" if key.isdigit() else key
+
+
 def _is_known(key: str) -> bool:
     return Conversation.objects.filter(customer_key=key).exists()
 

@@ -17,7 +17,7 @@ from ..conf import get_settings
 from ..database import batches
 from ..models import Conversation, ConversationEvent, Message, StandingOrder
 from ..stop_words import word_in
-from .making import OrderError, Source, make
+from .making import OrderError, Source, as_typed, make
 
 logger = logging.getLogger("bland_sms.standing")
 
@@ -73,11 +73,9 @@ def _look(rows: Sequence[Conversation]) -> None:
         known = StandingOrder.objects.filter(customer_key=row.customer_key)
         if known.filter(starts_at__gte=starts_at).exists():
             continue  # made of it already, and perhaps lifted since
-        key = row.customer_key
         with suppress(OrderError):  # one is in force, or nobody knows who wrote it
             make(
-                # As it is, even if it looks like a national number: nobody typed it.
-                f"+{key}" if key.isdigit() else key,
+                as_typed(row.customer_key),
                 _reason(event),
                 requested_by_name=AUTHOR,
                 source=Source.RULE,
