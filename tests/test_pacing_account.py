@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -159,6 +160,24 @@ def test_pacer__who_has_just_come_looks_often_and_who_is_done_gives_back(
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert not pacer.is_in_hurry(alone, "ours")
     assert not pacer.is_busy()
+
+
+def test_pacer__after_one_came_or_left_it_looks_often_for_a_while() -> None:
+    """Whose share is small, and who leaves soon, is noticed before the next second."""
+    first, second = busy(), busy()
+
+    def looks_again_soon() -> bool:
+        first._company_changed_at = -math.inf
+        first._late_calls = first._calls = 1
+        return first._account.look()
+
+    assert not looks_again_soon()
+    look(second)
+    assert looks_again_soon()
+    assert not looks_again_soon()
+    second._account.give_back()
+    assert looks_again_soon()
+    assert not looks_again_soon()
 
 
 def test_pacer__without_the_database_it_has_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:

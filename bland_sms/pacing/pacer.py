@@ -23,7 +23,8 @@ FEW_CALLS, SPELL_SECONDS = 3, 2.0
 """A process that asks more rarely than this takes no share: one click costs no statement."""
 JOIN_SECONDS = 1.0
 """How long a process goes slowly until it has its first share; it may be that none comes. And how
-long it looks often from then on, since who comes first takes all, and others come with it."""
+long it looks often after one came or left: who comes first takes all, others come with it, and some
+leave soon."""
 
 
 class Pacer:
@@ -50,7 +51,9 @@ class Pacer:
         self._account = Account(self)
         self._arrived: deque[float] = deque(maxlen=FEW_CALLS)
         self._joining_until = -math.inf
-        self._joined_at = -math.inf
+        self._company_changed_at = -math.inf
+        self._others: frozenset[str] = frozenset()
+        """Who else had a share at the last look."""
         self._looked_at = -math.inf
         self._calls = self._late_calls = 0
         """Since ``wanted()`` was called: those that were let through, and who of them waited."""
@@ -153,7 +156,7 @@ class Pacer:
         self._arrived.append(now)
         is_busy = len(self._arrived) == FEW_CALLS and now - self._arrived[0] < SPELL_SECONDS
         if is_busy and self._account.join():
-            self._joining_until, self._joined_at = now + JOIN_SECONDS, now
+            self._joining_until, self._company_changed_at = now + JOIN_SECONDS, now
 
     def wanted(self) -> float:
         """Which part of the account's rate it could use, by what it asked for since the last time;
@@ -202,6 +205,8 @@ class Pacer:
             self._refusals, self._heard_of = 0, after.refusals
             self._share = after.shares[name].taken
             others = {key: one for key, one in after.shares.items() if key != name}
+            if self._others != others.keys():
+                self._others, self._company_changed_at = frozenset(others), time.monotonic()
             self._rate.has_others = bool(others)
             self._rate.others_answered = sum(one.answered for one in others.values())
             self._rate.may_grow = name == neediest(after.shares)
@@ -211,7 +216,7 @@ class Pacer:
     def is_in_hurry(self, state: State, name: str) -> bool:
         """Whether the others have yet to hear of us, or we of them, or the limit is not found
         yet."""
-        if time.monotonic() - self._joined_at < JOIN_SECONDS:
+        if time.monotonic() - self._company_changed_at < JOIN_SECONDS:
             return True
         count, ours = len(state.shares), state.shares[name]
         is_small = ours.taken < min(ours.wanted, 0.9 / count)
