@@ -30,14 +30,14 @@ BARE_NUMBERS = """() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode, own = node.parentElement;
-    if (!/\\+\\d{7,}/.test(node.data) || own.closest("script, style, option, textarea, title")) {
-      continue;
-    }
+    if (!/(?<!\\u2066)\\+\\d{7,}/.test(node.data)) continue;
+    if (own.closest("script, style, option, textarea, title")) continue;
     if (!own.closest("bdi, [dir=ltr], [dir=auto]")) found.push(node.data.trim());
   }
   return found;
 }"""
-"""Phone numbers that the text around them may turn around: +1555 becomes 1555+."""
+"""Phone numbers that the text around them may turn around: +1555 becomes 1555+. Not those behind
+U+2066, which isolates as ``<bdi>`` does."""
 
 MISPLACED_STOPS = r"""() => {
   const found = [];
