@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -19,8 +20,27 @@ import django
 from django.conf import settings
 
 
+def hold_back_sending() -> threading.Lock:
+    """Whoever holds it has no thread between the last look at the fence and the write.
+
+    No process can rule out that it is stopped just there (``wire.guarded``).
+    """
+    from bland_sms.client.wire import HTTPConnection
+
+    sending, send = threading.Lock(), HTTPConnection.send
+
+    def send_whole(connection: HTTPConnection, data: Any) -> None:
+        with sending:
+            send(connection, data)
+
+    HTTPConnection.send = send_whole  # type: ignore[method-assign]
+    return sending
+
+
 def pause_at(name: str) -> None:
     from bland_sms.updates import driver, window
+
+    sending = hold_back_sending()
 
     if name != "stopped":  # few at once, so that it is in the middle of them
         window.MOST_CLAIMED, driver.FLUSH_ROWS = 8, 4
@@ -41,7 +61,8 @@ def pause_at(name: str) -> None:
         if len(calls) == 3:
             print("here", flush=True)
             if name in ("stopped", "locked"):
-                os.kill(os.getpid(), signal.SIGSTOP)
+                with sending:
+                    os.kill(os.getpid(), signal.SIGSTOP)
             else:
                 time.sleep(60)
         return None if name == "locked" else carry_on(*args)
