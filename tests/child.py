@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from typing import Any
+from unittest.mock import patch
 
 import django
 from django.conf import settings
@@ -33,7 +34,7 @@ def hold_back_sending() -> threading.Lock:
         with sending:
             send(connection, data)
 
-    HTTPConnection.send = send_whole  # type: ignore[method-assign]
+    patch.object(HTTPConnection, "send", send_whole).start()
     return sending
 
 
