@@ -44,14 +44,17 @@ class ConversationList(ChangeList):
     """What began in some days is listed in that order, unless another one is asked for."""
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> list[Any]:
-        if ORDER_VAR not in self.params and BEGAN in queryset.query.annotations:
+        if self._is_by_start(queryset):
             return [f"-{BEGAN}", "-pk"]
         return list(super().get_ordering(request, queryset))
 
     def get_ordering_field_columns(self) -> dict[int, Literal["desc", "asc"]]:
-        if ORDER_VAR not in self.params and BEGAN in self.queryset.query.annotations:
+        if self._is_by_start(self.queryset):
             return {at: "desc" for at, name in enumerate(self.list_display) if name == "began"}
         return super().get_ordering_field_columns()
+
+    def _is_by_start(self, queryset: QuerySet[Conversation]) -> bool:
+        return ORDER_VAR not in self.params and BEGAN in queryset.query.annotations
 
 
 class ConversationAdmin(ConversationPage, ConversationActions):
