@@ -7,14 +7,19 @@ from collections.abc import Iterable
 from django.db.models import Max
 from django.utils.translation import gettext as _
 
+from ..dispatching import is_paused
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
-from .wording import is_paused, paused_words
+from .wording import paused_words
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
 REQUESTED_CHANGE = "bland_sms_requested_change"
 """Attribute of a row: the state of its last item and the words for it."""
 NOT_YET_SO = (State.WAITING, State.RUNNING, State.FAILED, State.UNKNOWN)
+NEEDED = (
+    *("conversation_id", "state", "bulk_update__is_active", "bulk_update__status"),
+    *("bulk_update__stop_code", "bulk_update__lease_until", "bulk_update__dispatched_at"),
+)
 
 
 def add_requested_changes(rows: Iterable[Conversation]) -> None:
@@ -30,7 +35,7 @@ def add_requested_changes(rows: Iterable[Conversation]) -> None:
         .values("last")
     )
     items = BulkUpdateItem.objects.filter(pk__in=last, state__in=NOT_YET_SO)
-    for item in items.select_related("bulk_update"):
+    for item in items.select_related("bulk_update").only(*NEEDED):
         row = by_id[item.conversation_id]
         if row.is_active != item.bulk_update.is_active or item.state in State.OPEN:
             setattr(row, REQUESTED_CHANGE, _mark(item.state, item.bulk_update))

@@ -20,7 +20,7 @@ from ..models import BulkUpdate, BulkUpdateItem
 from .formatting import clock
 from .launching import update_url
 from .sight import sight_of
-from .wording import COUNT_CAP, is_paused, number_words
+from .wording import COUNT_CAP, number_words
 
 Status = BulkUpdate.Status
 MOST = 20
@@ -100,7 +100,7 @@ def _line(request: HttpRequest, site: AdminSite, shown: int | None) -> Line | No
 def _rank(bulk_update: BulkUpdate) -> int:
     if bulk_update.status == Status.STOPPED and bulk_update.trying_again_at is None:
         return 0
-    return 1 if is_paused(bulk_update) else 2
+    return 1 if dispatching.is_paused(bulk_update) else 2
 
 
 def _words(bulk_update: BulkUpdate) -> tuple[str, bool, bool]:

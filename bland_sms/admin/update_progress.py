@@ -14,7 +14,7 @@ from .confirmation import duration_words
 from .formatting import Unlogged, clock, one_stop
 from .lately import pace
 from .sight import Sight, hidden_items_words
-from .wording import counts_words, is_paused
+from .wording import counts_words
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
@@ -100,7 +100,7 @@ def _note(
             "Runs while this page is open: there is no background worker. Close it, and it "
             "pauses; open it again to continue."
         )
-    if is_paused(bulk_update):
+    if dispatching.is_paused(bulk_update):
         return _("Update %(number)d is paused") % {"number": bulk_update.pk} + "."
     return _("A worker carries this out: you may close this page.")
 

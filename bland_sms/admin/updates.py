@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .. import updates
+from .. import dispatching, updates
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
 from ..selections import selection_words
 from .base import Options, PagedAdmin, freshness_context
@@ -42,7 +42,6 @@ from .update_views import VIEWS
 from .wording import (
     causes,
     counts_words,
-    is_paused,
     status_words,
     verb_words,
     written_again,
@@ -149,7 +148,7 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
 
     @admin.display(description=gettext_lazy("State"))
     def shown_status(self, bulk_update: BulkUpdate) -> SafeString:
-        badge = _badge(bulk_update, is_paused=is_paused(bulk_update))
+        badge = _badge(bulk_update, is_paused=dispatching.is_paused(bulk_update))
         undone_by, is_seen = getattr(bulk_update, UNDONE_BY, (None, False))
         if undone_by is None:
             return badge
@@ -257,7 +256,8 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
             "bland_sms_status": _badge(
                 bulk_update,
                 # Where there is no worker, this page itself carries it out.
-                is_paused=abandoned or (is_paused(bulk_update) and not progress["drive"]),
+                is_paused=abandoned
+                or (dispatching.is_paused(bulk_update) and not progress["drive"]),
             ),
             "bland_sms_progress": {
                 **progress,

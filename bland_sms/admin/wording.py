@@ -13,7 +13,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import dispatching, sync
+from .. import sync
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, SyncRun
 from ..reasons import Failure
 from .formatting import one_stop
@@ -74,14 +74,6 @@ def counts_words(counts: dict[str, int], separator: str = " · ") -> str:
     }
     told = [text % number_words(number[state]) for state, text in words.items() if number[state]]
     return separator.join(told)
-
-
-def is_paused(bulk_update: BulkUpdate) -> bool:
-    """Whether no process carries it out, as far as its own row tells."""
-    is_asked_for = bulk_update.dispatched_at is not None
-    if bulk_update.status not in BulkUpdate.Status.OPEN or bulk_update.has_live_lease:
-        return False
-    return not is_asked_for or dispatching.stopped_at(bulk_update) is not None
 
 
 def paused_words(*, is_active: bool) -> str:
