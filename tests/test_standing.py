@@ -765,7 +765,7 @@ def test_look__not_what_is_about_to_be_deactivated(
         {"until": timezone.now()},
         {"suspended_code": "order_too_often"},
     ],
-    ids=str,
+    ids=["lifted", "until", "suspended"],
 )
 def test_look__order_ends_before_its_row_is_locked(
     change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
