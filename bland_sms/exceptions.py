@@ -31,7 +31,7 @@ class BlandError(Exception):
     ``code`` is the machine-readable cause: Bland's own word where it sent one
     (``CONVERSATION_NOT_FOUND``), else one of ours (``no_answer``). It is what an item of the
     ledger keeps as ``error_code`` and what the REST API answers as ``code``. ``str()`` is a
-    sentence in the active language.
+    sentence in the active language for operators and programmers: it names the setting at fault.
     """
 
     code = "error"
@@ -67,7 +67,7 @@ class BlandError(Exception):
         return {**self.params, "cause": self.cause} if self.cause else dict(self.params)
 
     def __str__(self) -> str:
-        return str(self.failure)
+        return str(self.failure.for_operators)
 
 
 class BlandNotSentError(BlandError):

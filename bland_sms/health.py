@@ -144,7 +144,7 @@ def _last_problem() -> str:
     run = last_attempt()
     if run is None or run.status == SyncRun.Status.FINISHED:
         return ""
-    return str(run.failure.told(with_words=False)) or str(run.status)
+    return str(run.failure.told(with_words=False).for_operators) or str(run.status)
 
 
 def _is_behind(oldest: datetime) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.utils.formats import number_format
@@ -31,14 +31,19 @@ class Reason(NamedTuple):
     status: int
     """Of our API's answer."""
     sentence: Text
-    """Without a full stop, since many are part of another sentence."""
+    """Without a full stop, since many are part of another sentence. It names no setting and no
+    command: staff cannot change one."""
     next_step: Text | str = ""
     quotes_bland: bool = False
     """Bland's own words say more than we can."""
+    for_operators: Text | str = ""
+    """Instead of both, for who can change the settings."""
 
 
 RETRY_LATER = _("Retry in a while.")
 REPLACE_KEY = _("Tell an administrator of this site: the key or the account at Bland needs care.")
+REPAIR_CONNECTION = _("Tell an administrator of this site: its connection to Bland needs care.")
+NOT_CONNECTED = _("This site is not connected to Bland")
 
 REASONS: dict[str, Reason] = {
     # --- Bland's answers, by its code or by its status ------------------------------------------
@@ -53,7 +58,12 @@ REASONS: dict[str, Reason] = {
     "http_403": Reason(
         502, _("Bland refuses this account (%(answer)s)"), REPLACE_KEY, quotes_bland=True
     ),
-    "http_404": Reason(502, _("Bland has no such address (404): check BLAND_SMS['BASE_URL']")),
+    "http_404": Reason(
+        502,
+        _("Bland has no such address (404)"),
+        REPAIR_CONNECTION,
+        for_operators=_("Bland has no such address (404): check BLAND_SMS['BASE_URL']"),
+    ),
     "http_429": Reason(503, _("Bland asked us to slow down (429)"), RETRY_LATER),
     "http_4xx": Reason(
         409,
@@ -64,7 +74,11 @@ REASONS: dict[str, Reason] = {
     "http_5xx": Reason(502, _("Bland reported an internal error (%(answer)s)"), RETRY_LATER),
     "redirected": Reason(
         502,
-        _("Bland redirects elsewhere, which is not followed: check BLAND_SMS['BASE_URL']"),
+        _("Bland redirects elsewhere, which is not followed"),
+        REPAIR_CONNECTION,
+        for_operators=_(
+            "Bland redirects elsewhere, which is not followed: check BLAND_SMS['BASE_URL']"
+        ),
     ),
     "error": Reason(502, _("Unexpected error (%(code)s)")),
     # --- no answer, or none that can be used ----------------------------------------------------
@@ -104,44 +118,76 @@ REASONS: dict[str, Reason] = {
     "row_without_id": Reason(502, _("a conversation in Bland's answer has no usable id")),
     "no_list": Reason(502, _("Bland's list of conversations has no list in it")),
     # --- settings -------------------------------------------------------------------------------
-    "not_configured": Reason(503, _("This site is not connected to Bland")),
-    "no_key": Reason(503, _("Bland is not connected yet: set BLAND_SMS['API_KEY']")),
+    "not_configured": Reason(503, NOT_CONNECTED, REPLACE_KEY),
+    "no_key": Reason(
+        503,
+        NOT_CONNECTED,
+        REPLACE_KEY,
+        for_operators=_("Bland is not connected yet: set BLAND_SMS['API_KEY']"),
+    ),
     "bad_key": Reason(
         503,
-        _("BLAND_SMS['API_KEY'] holds white space or characters that no key has: paste it again"),
+        NOT_CONNECTED,
+        REPLACE_KEY,
+        for_operators=_(
+            "BLAND_SMS['API_KEY'] holds white space or characters that no key has: paste it again"
+        ),
     ),
     "secret_not_read": Reason(
         503,
-        _(
+        NOT_CONNECTED,
+        RETRY_LATER,
+        for_operators=_(
             "BLAND_SMS['%(name)s'] could not be read: the callable that returns it failed "
             "(%(error)s)"
         ),
-        RETRY_LATER,
     ),
     "proxy_sees_key": Reason(
         503,
-        _(
+        NOT_CONNECTED,
+        REPAIR_CONNECTION,
+        for_operators=_(
             "BLAND_SMS['PROXIES'] cannot be used with a BASE_URL of http://: the proxy would see "
             "the key"
         ),
     ),
-    "bad_url": Reason(503, _("BLAND_SMS['BASE_URL'] is not a URL like https://api.bland.ai")),
+    "bad_url": Reason(
+        503,
+        NOT_CONNECTED,
+        REPAIR_CONNECTION,
+        for_operators=_("BLAND_SMS['BASE_URL'] is not a URL like https://api.bland.ai"),
+    ),
     "url_with_extras": Reason(
         503,
-        _("BLAND_SMS['BASE_URL'] must not hold a user, password, query or fragment"),
+        NOT_CONNECTED,
+        REPAIR_CONNECTION,
+        for_operators=_("BLAND_SMS['BASE_URL'] must not hold a user, password, query or fragment"),
     ),
     "url_not_https": Reason(
         503,
-        _("BLAND_SMS['BASE_URL'] must start with https:// unless it is on this machine"),
+        NOT_CONNECTED,
+        REPAIR_CONNECTION,
+        for_operators=_(
+            "BLAND_SMS['BASE_URL'] must start with https:// unless it is on this machine"
+        ),
     ),
-    "url_not_usable": Reason(503, _("BLAND_SMS['BASE_URL'] or ['PROXIES'] is not a usable URL")),
+    "url_not_usable": Reason(
+        503,
+        NOT_CONNECTED,
+        REPAIR_CONNECTION,
+        for_operators=_("BLAND_SMS['BASE_URL'] or ['PROXIES'] is not a usable URL"),
+    ),
     "bad_ca_bundle": Reason(
         503,
-        _("BLAND_SMS['CA_BUNDLE'] is not a readable file or folder of certificates"),
+        NOT_CONNECTED,
+        REPAIR_CONNECTION,
+        for_operators=_("BLAND_SMS['CA_BUNDLE'] is not a readable file or folder of certificates"),
     ),
     "tls_refused": Reason(
         502,
-        _(
+        _("The server's certificate was refused, or it does not speak TLS"),
+        REPAIR_CONNECTION,
+        for_operators=_(
             "The server's certificate was refused, or it does not speak TLS: check "
             "BLAND_SMS['BASE_URL'] and BLAND_SMS['CA_BUNDLE']"
         ),
@@ -454,6 +500,7 @@ class Failure:
 
     code: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
+    is_for_operators: bool = field(default=False, compare=False)
 
     @classmethod
     def of(
@@ -506,7 +553,7 @@ class Failure:
         number = self.params.get("number")
         if isinstance(number, int) and self.code not in NAMING_A_ROW:
             values["number"] = number_format(number, force_grouping=True)
-        told = str(reason.sentence) % values
+        told = str(self._for_operators or reason.sentence) % values
         if reason.quotes_bland and self.params.get("words"):
             told = f"{told}: {str(self.params['words']).rstrip('.')}"
         who = _who(self.params)
@@ -523,7 +570,7 @@ class Failure:
     @property
     def next_step(self) -> str:
         """What to do, as a sentence; ``""`` where there is nothing to do."""
-        return str(self.reason.next_step) if self.code else ""
+        return "" if not self.code or self._for_operators else str(self.reason.next_step)
 
     @property
     def advice(self) -> str:
@@ -536,6 +583,15 @@ class Failure:
         Readers without the permission see our sentence and Bland's code.
         """
         return self if with_words else Failure(self.code, _without_words(self.params))
+
+    @property
+    def for_operators(self) -> Failure:
+        """The same for checks, health, commands and programmers: it names the setting at fault."""
+        return replace(self, is_for_operators=True)
+
+    @property
+    def _for_operators(self) -> Text | str:
+        return self.reason.for_operators if self.is_for_operators else ""
 
     def _answer(self) -> str:
         status = self.http_status

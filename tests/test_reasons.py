@@ -221,9 +221,10 @@ def test_table__sentences_have_no_full_stop_and_next_steps_have_one() -> None:
             "Bland refuses this account (403 AUTH_FAILURE).",
         ),
         (
-            Failure("http_404", {"http_status": 404}),
+            Failure("http_404", {"http_status": 404}).for_operators,
             "Bland has no such address (404): check BLAND_SMS['BASE_URL'].",
         ),
+        (Failure("http_404", {"http_status": 404}), "Bland has no such address (404)."),
         (
             Failure("CONVERSATION_NOT_FOUND", {"http_status": 404}),
             "Not found under this key (404 CONVERSATION_NOT_FOUND).",
@@ -481,16 +482,21 @@ def test_kept__no_sentence_of_syncs(
 
 @pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "words", "to_operators"),
     [
-        ("401", "Bland refused the key (401)."),
-        ("403", "Bland refuses this account (403 ENTERPRISE_REQUIRED): Scripted 403."),
-        ("404_route", "Bland has no such address (404): check BLAND_SMS['BASE_URL']."),
+        ("401", "Bland refused the key (401).", ""),
+        ("403", "Bland refuses this account (403 ENTERPRISE_REQUIRED): Scripted 403.", ""),
+        (
+            "404_route",
+            "Bland has no such address (404).",
+            "Bland has no such address (404): check BLAND_SMS['BASE_URL'].",
+        ),
     ],
 )
 def test_doors__tell_why_an_update_stopped(
     fault: str,
     words: str,
+    to_operators: str,
     sandbox: BlandSandbox,
     copied: Callable[..., list[str]],
     admin_client: Client,
@@ -499,9 +505,9 @@ def test_doors__tell_why_an_update_stopped(
     sandbox.faults.add("*", f"forever:{fault}")
     with pytest.raises(CommandError) as caught:
         call_command("bland_sms_update", "--deactivate", one, stdout=StringIO())
-    assert str(caught.value).splitlines() == [words, f"{one}: waiting"]
+    assert str(caught.value).splitlines() == [to_operators or words, f"{one}: waiting"]
     bulk_update = BulkUpdate.objects.get()
-    assert bulk_update.stop_message == words
+    assert bulk_update.stop_message == (to_operators or words)
     page = admin_client.get(f"/admin/bland_sms/bulkupdate/{bulk_update.pk}/change/")
     assert html.escape(words) in page.content.decode()
     told = admin_client.get(f"/bland-sms/api/v1/bulk-updates/{bulk_update.pk}/").json()

@@ -162,6 +162,7 @@ def test_reasons__each_is_translated(code: str) -> None:
     with translation.override("en"):
         assert str(REASONS[code].sentence) in known
         assert str(REASONS[code].next_step) in known | {""}
+        assert str(REASONS[code].for_operators) in known | {""}
 
 
 @pytest.mark.usefixtures("spanish")
@@ -192,7 +193,7 @@ def test_reasons__each_is_translated(code: str) -> None:
             "Bland: Bland no respondió a tiempo.",
         ),
         (
-            BlandAPIError(302, "redirected").failure,
+            BlandAPIError(302, "redirected").failure.for_operators,
             "Bland redirige a otro sitio, y no se sigue: compruebe BLAND_SMS['BASE_URL'].",
         ),
         (BlandAPIError(418, "TEAPOT", "short and stout").failure, "(418 TEAPOT): short and stout."),
@@ -310,7 +311,7 @@ def test_list__in_spanish(desk: Client, known: str) -> None:
 def test_list__empty_and_not_connected_in_spanish(desk: Client, settings: Any) -> None:
     settings.BLAND_SMS = {}
     found = texts(desk.get(LIST))
-    assert "Bland aún no está conectado: defina BLAND_SMS['API_KEY']" in found
+    assert any(text.startswith("Este sitio no está conectado con Bland. ") for text in found)
     assert any("Aún no se ha copiado nada de Bland." in text for text in found)
 
 

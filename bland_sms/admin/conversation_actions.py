@@ -132,7 +132,7 @@ class ConversationActions(ConversationBase):
         try:
             refreshed = sync.refresh_many(ids, seconds=get_settings().inline_seconds)
         except BlandConfigurationError as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, error.failure.advice, messages.ERROR)
             return
         standing.carry_out_waiting(seconds=get_settings().inline_seconds)
         for level, text in refresh_words(refreshed, with_words=may_read_words(request)):

@@ -61,7 +61,7 @@ def connection_problem() -> str:
     try:
         check_client()
     except BlandConfigurationError as error:
-        return str(error)
+        return error.failure.advice
     return ""
 
 

@@ -81,7 +81,7 @@ def check_base_url(**kwargs: Any) -> list[CheckMessage]:
     try:
         path = urlsplit(normalise_base_url(url)).path
     except BlandConfigurationError as error:
-        problem = error.failure.as_sentence
+        problem = error.failure.for_operators.as_sentence
     else:
         if "/sms" not in path:
             return []
@@ -100,7 +100,7 @@ def check_proxies_of_plain_http(**kwargs: Any) -> list[CheckMessage]:
     except BlandConfigurationError as error:
         return [
             Error(
-                error.failure.as_sentence,
+                error.failure.for_operators.as_sentence,
                 hint=_("Leave out the entries http and all, or use a BASE_URL of https://."),
                 id="bland_sms.E012",
             )

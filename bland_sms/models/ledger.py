@@ -128,8 +128,8 @@ class BulkUpdate(Leased):
 
     @property
     def stop_message(self) -> str:
-        """Why it stopped, as a sentence in the active language; ``""``: it did not."""
-        return self.stop.as_sentence
+        """Why it stopped: a sentence for operators in the active language; ``""``: it did not."""
+        return self.stop.for_operators.as_sentence
 
     def counts(self, items: QuerySet[BulkUpdateItem] | None = None) -> dict[str, int]:
         """How many items are in each of the seven states, by one query.

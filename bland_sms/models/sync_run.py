@@ -88,5 +88,5 @@ class SyncRun(Leased):
 
     @property
     def error(self) -> str:
-        """The same as words in the active language, without a full stop; ``""``: nothing."""
-        return str(self.failure)
+        """The same for operators in the active language, without a full stop; ``""``: nothing."""
+        return str(self.failure.for_operators)

@@ -160,7 +160,7 @@ class Command(BaseCommand):
                 "state": item.state,
                 "http_status": item.http_status,
                 "error_code": item.error_code,
-                "reason": str(item.failure),
+                "reason": str(item.failure.for_operators),
             }
             for item in bad
         ]
