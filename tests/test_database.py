@@ -14,9 +14,19 @@ from django.db import (
     InternalError,
     OperationalError,
     ProgrammingError,
+    connection,
 )
 
-from bland_sms.database import is_lock_timeout, is_passing, is_refusal, patiently, write_bisecting
+from bland_sms.database import (
+    Among,
+    is_lock_timeout,
+    is_passing,
+    is_refusal,
+    patiently,
+    using,
+    write_bisecting,
+)
+from bland_sms.models import Conversation, Message
 
 
 def told(kind: type[Error], sqlstate: str) -> Error:
@@ -118,3 +128,21 @@ def test_patiently__waits_for_what_passes_only() -> None:
     with pytest.raises(ProgrammingError):
         patiently(write)
     assert len(failures) == 1
+
+
+@pytest.mark.django_db
+def test_among__the_same_rows_as_in_and_one_parameter_on_postgresql() -> None:
+    ids = [Conversation.objects.create(pk=pk).pk for pk in ("a-1", "b-2", "c-3")]
+    rows = Conversation.objects.order_by("pk")
+    for some in (ids[:2], ids[:1] * 2, ["unknown", ids[2]], ['it\'s {1}, "2"', *ids], []):
+        expected = list(rows.filter(pk__in=some))
+        assert list(rows.filter(Among("pk", some))) == expected
+        assert list(rows.exclude(Among("pk", some))) == list(rows.exclude(pk__in=some))
+        assert rows.filter(Among("pk", some)).update(missing_since=None) == len(expected)
+    message = Message.objects.create(
+        conversation_id=ids[0], bland_id="1", position=0, sender="USER"
+    )
+    assert Message.objects.get(Among("conversation_id", ids)) == message
+    assert Message.objects.get(Among("pk", [message.pk])) == message
+    _sql, params = rows.filter(Among("pk", ids)).query.get_compiler(using()).as_sql()
+    assert len(params) == (1 if connection.vendor == "postgresql" else len(ids))

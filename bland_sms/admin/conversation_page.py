@@ -16,13 +16,12 @@ from ..models import Conversation
 from ..payloads import MOST_EXTRA, is_conversation_id
 from ..sync import copied_at
 from .conversation_base import ConversationBase
-from .conversation_views import is_uncopied
 from .erasures import forget_url
 from .formatting import Unlogged, shown_count, shown_number, shown_text, shown_time
 from .kept import kept_context
 from .launching import seen_updates
 from .pending import add_requested_changes
-from .transcript import transcript_of
+from .transcript import is_uncopied, transcript_of
 from .triage import place_of
 from .values import value_table
 from .wording import number_words

@@ -27,7 +27,7 @@ from .launching import FILTERS
 from .message_search import MessageSearchView
 from .sight import may_read_words
 from .summary import SummaryView
-from .transcript import transcript_text
+from .transcript import is_uncopied, transcript_text
 from .triage import here, place_of
 from .wording import sync_words
 
@@ -191,12 +191,6 @@ class CopyView(RefreshView):
     def refresh_for_script(self) -> None:
         level, text = self.refresh()
         self.problem = "" if level == messages.SUCCESS else text
-
-
-def is_uncopied(conversation: Conversation) -> bool:
-    """Whether a conversation's messages were never copied, and can be."""
-    is_there = conversation.missing_since is None and conversation.erased_at is None
-    return conversation.transcript_observed_at is None and is_there
 
 
 class TranscriptView(ConversationView):

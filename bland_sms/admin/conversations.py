@@ -23,7 +23,6 @@ from .base import CappedPaginator, Options, freshness_context
 from .confirmation import ReasonActionForm
 from .conversation_actions import ConversationActions
 from .conversation_page import ConversationPage
-from .conversation_views import VIEWS
 from .filters import (
     BEGAN,
     ActivityFilter,
@@ -106,6 +105,8 @@ class ConversationAdmin(ConversationPage, ConversationActions):
         js = ["bland_sms/conversation.js"]
 
     def get_urls(self) -> list[URLPattern]:
+        from .conversation_views import VIEWS  # which commands and workers do without
+
         pages = {
             name: (address, view.as_view(admin=self, **options))
             for name, (address, view, options) in VIEWS.items()

@@ -35,7 +35,6 @@ from .formatting import shown_number, shown_time
 from .kept import order_author, shown_suspension, until_words
 from .launching import seen_updates, update_link
 from .order_filters import MineFilter, StateFilter, state_words
-from .order_form import StopPage
 from .sight import sight_of
 from .wording import number_words
 
@@ -331,6 +330,8 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        from .order_form import StopPage  # commands and workers do without the forms
+
         return StopPage(self, request).respond()
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:

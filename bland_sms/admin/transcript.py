@@ -59,6 +59,12 @@ class Transcript:
     """Earlier messages that are not shown."""
 
 
+def is_uncopied(conversation: Conversation) -> bool:
+    """Whether a conversation's messages were never copied, and can be."""
+    is_there = conversation.missing_since is None and conversation.erased_at is None
+    return conversation.transcript_observed_at is None and is_there
+
+
 def transcript_of(conversation: Conversation, *, show_all: bool, with_text: bool) -> Transcript:
     """The thread by days. Without ``with_text`` only our own events are in it."""
     found: list[Message] = []

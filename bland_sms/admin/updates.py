@@ -31,14 +31,12 @@ from .kept import order_facts
 from .large_forms import tells_when_too_large
 from .launching import forget, seen_updates, update_link
 from .ledger_search import UNDONE_BY, add_undone_by, search_condition
-from .paste import VERBS, PasteView
 from .pasted_lines import lines_context
 from .posted_search import is_name, searched
 from .results_csv import CSV_HEADER, ledger_rows
 from .sight import Sight, hidden_items_words, sight_of
 from .update_filters import OutcomeFilter, StartedFilter, WhoseFilter
 from .update_progress import is_abandoned, progress_data, shown_items
-from .update_views import VIEWS
 from .wording import (
     causes,
     counts_words,
@@ -91,6 +89,8 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
 
     def verbs_of_menu(self, request: HttpRequest) -> list[str]:
         """The verbs that the menu of the conversations' list offers to the user."""
+        from .paste import VERBS
+
         conversations = self.admin_site._registry.get(Conversation)
         if isinstance(conversations, ConversationAdmin):
             may = partial(conversations.has_update_permission, request)
@@ -198,6 +198,8 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
         return []
 
     def get_urls(self) -> list[URLPattern]:
+        from .update_views import VIEWS  # which commands and workers do without
+
         pages = {
             name: (f"<path:object_id>/{address}", view.as_view(admin=self))
             for name, (address, view) in VIEWS.items()
@@ -208,6 +210,8 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
     def _paste_url(self) -> URLPattern:
         """Of the page for lists: not in a transaction either, and it says when a form is too large
         before Django does."""
+        from .paste import PasteView
+
         [page] = self.own_urls({"paste": ("paste/", PasteView.as_view(admin=self))})
         return tells_when_too_large(page)
 

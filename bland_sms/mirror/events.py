@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from ..database import batches
+from ..database import Among, batches
 from ..models import ConversationEvent, UncountedDay
 from ..models.event import day_of
 from .history import Event, History, microseconds, moment_of
@@ -55,14 +55,16 @@ class Happenings:
         """Those that an answer that came late has moved, or explained in another way."""
         events = ConversationEvent.objects.using(alias)
         ids = sorted({pk for pk, *_ in self._gone})
-        found = events.filter(conversation__in=ids).values_list("pk", "conversation", "kind", "at")
+        found = events.filter(Among("conversation_id", ids)).values_list(
+            "pk", "conversation", "kind", "at"
+        )
         gone = [
             event_pk
             for event_pk, pk, kind, at in found
             if (pk, kind, microseconds(at)) in self._gone
         ]
         for some in batches(gone):
-            events.filter(pk__in=some).delete()
+            events.filter(Among("pk", some)).delete()
 
 
 def _columns(pk: str, event: Event) -> dict[str, Any]:

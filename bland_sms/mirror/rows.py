@@ -11,7 +11,7 @@ from django.db import connections
 from django.db.models.base import ModelState
 from django.utils import timezone
 
-from ..database import ROWS_PER_STATEMENT, batches
+from ..database import ROWS_PER_STATEMENT, Among, batches
 from ..models import Conversation, Message
 from ..payloads import FACT_COLUMNS, ConversationPayload
 from .events import Happenings
@@ -73,14 +73,14 @@ def listed(payloads: Sequence[Payload], alias: str) -> set[str]:
     )
     known: set[str] = set()
     for ids in batches([pk for pk, fingerprint in told.items() if fingerprint]):
-        found = rows.filter(pk__in=ids).values_list("pk", "listed")
+        found = rows.filter(Among("pk", ids)).values_list("pk", "listed")
         known.update(pk for pk, fingerprint in found if fingerprint == told[pk])
     return known
 
 
 def locked_rows(ids: Sequence[str], alias: str) -> Iterable[Conversation]:
     """The rows, locked against other writers until the transaction ends."""
-    rows = Conversation.objects.using(alias).filter(pk__in=ids)
+    rows = Conversation.objects.using(alias).filter(Among("pk", ids))
     if connections[alias].features.has_select_for_update:
         return rows.select_for_update().order_by("pk")
     # SQLite has one lock for all. Taken by a write before the first read, it cannot be lost to
@@ -125,7 +125,7 @@ def _touch(rows: Sequence[Conversation], alias: str) -> None:
         groups.setdefault(ages, []).append(row.pk)
     for ages, ids in groups.items():
         values = dict(zip(_AGE_COLUMNS, ages, strict=True))
-        Conversation.objects.using(alias).filter(pk__in=ids).update(**values)
+        Conversation.objects.using(alias).filter(Among("pk", ids)).update(**values)
 
 
 def _write_messages(merges: Sequence[Merge], alias: str) -> None:
@@ -136,7 +136,7 @@ def _write_messages(merges: Sequence[Merge], alias: str) -> None:
     stored: dict[str, dict[tuple[str, int], Message]] = {merge.row.pk: {} for merge in merges}
     known = [merge.row.pk for merge in merges if not merge.is_new]
     for ids in batches(known):
-        for message in manager.filter(conversation__in=ids):
+        for message in manager.filter(Among("conversation_id", ids)):
             thread = stored[message.conversation_id]
             thread[message.bland_id, message.occurrence] = message
     gone: list[int] = []
@@ -159,7 +159,7 @@ def _write_messages(merges: Sequence[Merge], alias: str) -> None:
         if len(gone) + len(new) + len(changed) != before:
             merge.changed.add("messages")
     for some in batches(gone):
-        manager.filter(pk__in=some).delete()
+        manager.filter(Among("pk", some)).delete()
     insert(Message, new, alias)
     if changed:
         manager.bulk_update(changed, MESSAGE_COLUMNS, batch_size=ROWS_PER_STATEMENT)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
 from django.utils import timezone
 
 from ..models import BulkUpdate
-from ..pacing import RetryBudget
 from ..reasons import Failure
+
+if TYPE_CHECKING:
+    from ..pacing import RetryBudget
 
 Status = BulkUpdate.Status
 
