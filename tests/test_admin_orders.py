@@ -189,6 +189,17 @@ def test_list__filters_and_search(lead: Client) -> None:
         assert "one</td>" not in text_of(lead.get(LIST, {"state": state}))
 
 
+def test_list__search_by_the_name_of_an_order(lead: Client) -> None:
+    one = standing.make("+15550107001", "first one")
+    standing.make("+15550107002", "second one")
+
+    for name in (f"Order {one.pk}", f"standing order {one.pk}", f"order #{one.pk}", f"#{one.pk}"):
+        found = text_of(lead.get(LIST, {"q": name}))
+        assert "first one" in found, name
+        assert "second one" not in found, name
+    assert "one</td>" not in text_of(lead.get(LIST, {"q": f"update {one.pk}"}))
+
+
 def test_lift__in_bulk_with_undo(lead: Client, staff: AbstractUser) -> None:
     orders = [standing.make(f"+1555010700{n}", "x") for n in range(3)]
 

@@ -350,6 +350,30 @@ def test_ledger__search(lead: Client, people: BlandSandbox) -> None:
     assert "at least 4 digits" in shown(lead, "?q=(99)")
 
 
+def test_ledger__search_by_the_name_of_an_update(lead: Client, people: BlandSandbox) -> None:
+    """As the list, the pages and the messages say it, in the language of who looks."""
+    first, second = update(lead, "a1", "first-reason"), update(lead, "c1", "second-reason")
+    number = first.pk
+    names = (f"Update {number}", f"update {number} ", f"UPDATE  {number}", f"update #{number}")
+    theirs = (f"Actualización {number}", f"actualizacion {number}")
+    for language, texts in {"en": names, "es": names + theirs}.items():
+        for text in texts:
+            answer = lead.get(LEDGER, {"q": text}, headers={"accept-language": language})
+            found = answer.content.decode()
+            assert "first-reason" in found, text
+            assert "second-reason" not in found, text
+    for text in (theirs[0], f"order {number}", f"update {second.pk + 9}", "update", "update x"):
+        assert "-reason" not in shown(lead, f"?q={text}"), text
+
+
+def test_ledger__search_by_the_name_finds_no_customer(lead: Client, people: BlandSandbox) -> None:
+    """Neither one whose conversation has this id, nor one whose number ends so."""
+    Conversation(pk="update", user_number="+15550007777", updated_at=NOW).save()
+    update(lead, "a1", "first-reason"), update(lead, "update", "second-reason")
+    assert "-reason" not in shown(lead, "?q=update 1111")
+    assert "second-reason" in shown(lead, "?q=update")
+
+
 def test_ledger__search_finds_no_customer_without_view_conversation(lead: Client) -> None:
     update(lead, "a1", "first-reason")
     reader = login("view_bulkupdate")

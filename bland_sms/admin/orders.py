@@ -34,6 +34,7 @@ from .csv_export import csv_response
 from .formatting import shown_number, shown_time
 from .kept import order_author, shown_suspension, until_words
 from .launching import seen_updates, update_link
+from .ledger_search import ORDER_NAMES, own_number
 from .order_filters import MineFilter, StateFilter, state_words
 from .sight import sight_of
 from .wording import number_words
@@ -165,13 +166,17 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
     def did(self, order: StandingOrder) -> SafeString | str:
         if order.last_applied_at is None:
             return _("never")
-        return format_html("{}&times;, {}", order.applied_count, shown_time(order.last_applied_at))
+        times = number_words(order.applied_count)
+        return format_html("{}&times;, {}", times, shown_time(order.last_applied_at))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[StandingOrder], search_term: str
     ) -> tuple[QuerySet[StandingOrder], bool]:
         if not search_term.strip():
             return queryset, False
+        number, is_sure = own_number(search_term, ORDER_NAMES)
+        if is_sure:
+            return queryset.filter(pk=number), False
         if not self._may_see_numbers(request) or "\0" in search_term:
             return queryset.none(), False
         key = typed_key(search_term, get_settings().default_country_code)
