@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.utils.formats import number_format
 from django.utils.text import capfirst
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+
+from .quantities import number_words
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise as Text
@@ -552,7 +553,7 @@ class Failure:
         values["answer"] = self._answer()
         number = self.params.get("number")
         if isinstance(number, int) and self.code not in NAMING_A_ROW:
-            values["number"] = number_format(number, force_grouping=True)
+            values["number"] = number_words(number)
         told = str(self._for_operators or reason.sentence) % values
         if reason.quotes_bland and self.params.get("words"):
             told = f"{told}: {str(self.params['words']).rstrip('.')}"

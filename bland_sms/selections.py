@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from datetime import date
 
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .models.conversation import Status
 from .models.event import day_begins, day_ends
+from .quantities import number_words
 from .summary import COLUMNS
 
 ACTIVITY = {
@@ -80,7 +81,7 @@ def selection_words(kept: str) -> str:
     if data["how"] == PASTED and str(data.get("lines")).isdecimal():
         number = int(data["lines"])
         text = ngettext("A pasted list of %s line", "A pasted list of %s lines", number)
-        text %= number_format(number, force_grouping=True)
+        text %= number_words(number)
         return _("%s, to be kept inactive") % text if data.get("keep") else text
     labels = (
         ("status", _("status"), dict(Status.choices)),

@@ -1322,7 +1322,7 @@ def test_conversation__values_are_escaped_and_bounded(desk: Client, known: Known
     assert told["<b>name</b>"] == "<script>alert(1)</script>"
     assert told["deep" + " › a" * 27].endswith('"bottom"' + "}" * 23)
     assert len(told) <= 2 * 200
-    assert "2802 more values are not shown." in words(html)
+    assert "2,802 more values are not shown." in words(html)
 
 
 def test_conversation__what_bland_never_told_is_not_zero(desk: Client, known: Known) -> None:
@@ -1334,7 +1334,7 @@ def test_conversation__what_bland_never_told_is_not_zero(desk: Client, known: Kn
     )
     assert Conversation.objects.get().message_count is None
     assert "Messages not told" in words(page(desk, "conv_1"))
-    row = desk.get(LIST).content.decode().split('class="field-message_count"', 1)[1]
+    row = desk.get(LIST).content.decode().split('class="field-shown_messages"', 1)[1]
     assert words(row[: row.index("</td>")]).endswith("not told")
 
 

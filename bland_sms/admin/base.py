@@ -32,6 +32,7 @@ from django.utils.translation import ngettext
 from ..conf import get_settings
 from ..models import BulkUpdate, SyncRun
 from ..people import note_impersonator
+from ..quantities import number_words
 from ..reasons import history_words, update_in_history
 from ..sync import last_attempt, last_copied_at
 from .formatting import Unlogged, shown_time
@@ -40,7 +41,7 @@ from .launching import kept_filters, tell_finished
 from .posted_search import PostedSearchView, searched
 from .sight import may_read_words
 from .status_line import line_context
-from .wording import COUNT_CAP, number_words
+from .wording import COUNT_CAP
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 Options = list[Any] | tuple[Any, ...]

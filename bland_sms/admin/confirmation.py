@@ -15,12 +15,12 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import updates
 from ..conf import get_settings
 from ..models import BulkUpdate, Conversation
+from ..quantities import number_words
 from ..words import clean_text
 from .base import ActionForm
 from .filters import BEGAN
 from .lately import seconds_each
 from .sight import Sight
-from .wording import number_words
 
 TICK_OVER = 500
 """With more rows than this, a tick box asks for confirmation."""

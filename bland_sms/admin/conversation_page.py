@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 
 from ..models import Conversation
 from ..payloads import MOST_EXTRA, is_conversation_id
+from ..quantities import number_words
 from ..sync import copied_at
 from .conversation_base import ConversationBase
 from .erasures import forget_url
@@ -24,7 +25,6 @@ from .pending import add_requested_changes
 from .transcript import is_uncopied, transcript_of
 from .triage import place_of
 from .values import value_table
-from .wording import number_words
 
 OTHERS_SHOWN = 20
 MOST_COUNTED = 1000

@@ -32,7 +32,7 @@ from .filters import (
     StatusFilter,
     StopFilter,
 )
-from .formatting import Unlogged, ago, shown_number, shown_text, shown_time
+from .formatting import Unlogged, ago, quantity, shown_number, shown_text, shown_time
 from .kept import add_kept
 from .pending import add_requested_changes
 from .posted_search import is_name, searched
@@ -63,7 +63,7 @@ class ConversationAdmin(ConversationPage, ConversationActions):
         "customer",
         "status_badge",
         "last_message_start",
-        "message_count",
+        "shown_messages",
         "last_activity",
         "our_number",
     )
@@ -119,7 +119,7 @@ class ConversationAdmin(ConversationPage, ConversationActions):
         hidden = set() if self.has_transcript_permission(request) else {"last_message_start"}
         shown = [name for name in self.list_display if name not in hidden]
         if EventFilter.is_of_starts(request):  # in place of another column, or they do not fit
-            shown = ["began" if name == "message_count" else name for name in shown]
+            shown = ["began" if name == "shown_messages" else name for name in shown]
         return shown
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
@@ -140,6 +140,8 @@ class ConversationAdmin(ConversationPage, ConversationActions):
             '<span class="bland-sms-start" dir="auto">{}</span>',
             Truncator(shown_text(conversation.last_message)).chars(60),
         )
+
+    shown_messages = quantity(Conversation, "message_count")
 
     @admin.display(description=gettext_lazy("Last activity"), ordering="last_activity_at")
     def last_activity(self, conversation: Conversation) -> SafeString | str:

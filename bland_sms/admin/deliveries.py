@@ -20,9 +20,10 @@ from .. import webhooks
 from ..conf import get_settings
 from ..database import after_commit
 from ..models import Conversation, WebhookDelivery
+from ..quantities import number_words
 from ..search import parse_search
 from .base import MirroredAdmin, Options
-from .formatting import ago, shown_text, shown_time
+from .formatting import ago, quantity, shown_text, shown_time
 from .posted_search import searched
 from .sight import may_read_words
 
@@ -42,7 +43,7 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
         "status",
         "reason_words",
         "shown_state",
-        "attempts",
+        "shown_attempts",
         "error_words",
     )
     list_display_links: Options = ("received",)
@@ -53,6 +54,8 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
     search_fields: ClassVar[Options] = ("conversation_id",)
     search_help_text = gettext_lazy("A conversation id.")
     actions: Options = ("reprocess_selected",)
+
+    shown_attempts = quantity(WebhookDelivery, "attempts")
 
     def has_reprocess_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request) and request.user.has_perm(
@@ -123,7 +126,7 @@ class WebhookDeliveryAdmin(MirroredAdmin[WebhookDelivery]):
     def shown_kind(self, delivery: WebhookDelivery) -> str:
         known = {"message": _("message"), "status": _("status"), "call": _("phone calls")}
         kind = known.get(delivery.kind, delivery.kind)
-        return kind if delivery.count == 1 else f"{kind} ({delivery.count})"
+        return kind if delivery.count == 1 else f"{kind} ({number_words(delivery.count)})"
 
     @admin.display(description=gettext_lazy("Reason"))
     def reason_words(self, delivery: WebhookDelivery) -> SafeString | str:

@@ -15,11 +15,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import Conversation, Erasure
+from ..quantities import number_words
 from .base import MirroredAdmin, Options
 from .formatting import shown_time
 from .kept import CONVERSATION
 from .sight import sight_of
-from .wording import number_words
 
 
 class ErasureAdmin(MirroredAdmin[Erasure]):

@@ -18,11 +18,12 @@ from ..erasure import foresee, forget
 from ..models import Conversation
 from ..people import name_of
 from ..person import NotANumberError, Person
+from ..quantities import number_words
 from .erasures import counts_words
 from .kept import CONVERSATION
 from .sight import sight_of
 from .status_line import line_context
-from .wording import COUNT_CAP, number_words
+from .wording import COUNT_CAP
 
 if TYPE_CHECKING:
     from .erasures import ErasureAdmin

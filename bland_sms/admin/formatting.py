@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
+from django.contrib.admin import display
+from django.db.models import Model
 from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
 from ..payloads import EPOCH
+from ..quantities import number_words
 
 
 def shown_time(moment: datetime | None) -> SafeString | str:
@@ -81,7 +86,18 @@ def one_stop(sentence: str) -> str:
 
 def shown_count(number: int | None) -> str:
     """A count of Bland's, which may not have told it."""
-    return _("not told") if number is None else number_format(number, force_grouping=True)
+    return _("not told") if number is None else number_words(number)
+
+
+def quantity(model: type[Model], name: str) -> Callable[[Any, Model], str]:
+    """A column whose digits are grouped as on any other page of ours; Django's own are not."""
+    field: Any = model._meta.get_field(name)
+
+    @display(description=field.verbose_name)
+    def shown(self: Any, row: Model) -> str:
+        return shown_count(getattr(row, name))
+
+    return shown
 
 
 def shown_number(number: str) -> SafeString:

@@ -12,10 +12,11 @@ from django.utils.translation import ngettext
 
 from .. import standing
 from ..models import BulkUpdate, Conversation, PastedLine, StandingOrder
+from ..quantities import number_words
 from ..selections import is_to_be_kept
 from .order_form import tell_made
 from .sight import Sight
-from .wording import number_words, verb_words
+from .wording import verb_words
 
 State = PastedLine.State
 NAMED = (State.FOUND, State.ALREADY)

@@ -12,7 +12,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..models import BulkUpdate, BulkUpdateItem
-from .wording import COUNT_CAP, number_words
+from ..quantities import number_words
+from .wording import COUNT_CAP
 
 Status = BulkUpdate.Status
 MOST_NAMED = 10

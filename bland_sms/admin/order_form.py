@@ -22,12 +22,12 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import dispatching, pasting, standing, updates
 from ..database import batches
 from ..models import BulkUpdate, Conversation, StandingOrder
+from ..quantities import number_words
 from .filters import our_numbers
 from .kept import CONVERSATION
 from .launching import remember, update_link
 from .sight import sight_of
 from .status_line import line_context
-from .wording import number_words
 
 if TYPE_CHECKING:
     from .orders import StandingOrderAdmin

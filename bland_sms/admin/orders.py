@@ -29,6 +29,7 @@ from ..conf import get_settings
 from ..customers import typed_key
 from ..database import after_commit
 from ..models import Conversation, StandingOrder
+from ..quantities import number_words
 from .base import Options, PagedAdmin
 from .csv_export import csv_response
 from .formatting import shown_number, shown_time
@@ -37,7 +38,6 @@ from .launching import seen_updates, update_link
 from .ledger_search import ORDER_NAMES, own_number
 from .order_filters import MineFilter, StateFilter, state_words
 from .sight import sight_of
-from .wording import number_words
 
 APPLICATIONS_SHOWN = 100
 MOST_AT_ONCE = 1000
@@ -175,7 +175,7 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
         if not search_term.strip():
             return queryset, False
         number, is_sure = own_number(search_term, ORDER_NAMES)
-        if is_sure:
+        if is_sure and number is not None:
             return queryset.filter(pk=number), False
         if not self._may_see_numbers(request) or "\0" in search_term:
             return queryset.none(), False

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 
 from .. import pasting, updates
 from ..models import Conversation
+from ..quantities import number_words
 from ..reasons import Failure
 from ..selections import PASTED, selection_data
 from .admin_view import AdminView
@@ -22,7 +23,6 @@ from .keeping import may_keep
 from .launching import update_url
 from .sight import sight_of
 from .status_line import connection_problem, line_context
-from .wording import number_words
 
 if TYPE_CHECKING:
     from .updates import BulkUpdateAdmin

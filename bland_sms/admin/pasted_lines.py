@@ -16,9 +16,9 @@ from django.utils.translation import ngettext
 
 from ..database import ROWS_AT_ONCE, by_key
 from ..models import BulkUpdate, Conversation, PastedLine
+from ..quantities import number_words
 from .formatting import shown_number
 from .sight import Sight, hidden_items_words
-from .wording import number_words
 
 State = PastedLine.State
 LINES_PER_PAGE = 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -14,21 +13,8 @@ from django.utils.translation import gettext_lazy
 
 from ..models import SyncRun
 from .base import MirroredAdmin, Options
-from .formatting import shown_time
+from .formatting import quantity, shown_time
 from .sight import may_read_words
-from .wording import number_words
-
-
-def quantity(name: str) -> Callable[[SyncRunAdmin, SyncRun], str]:
-    """A column whose digits are grouped as on any other page of ours; Django's own are not."""
-
-    field: Any = SyncRun._meta.get_field(name)
-
-    @admin.display(description=field.verbose_name)
-    def shown(self: SyncRunAdmin, run: SyncRun) -> str:
-        return number_words(getattr(run, name))
-
-    return shown
 
 
 class SyncRunAdmin(MirroredAdmin[SyncRun]):
@@ -69,8 +55,8 @@ class SyncRunAdmin(MirroredAdmin[SyncRun]):
         }
         return known.get(run.trigger, run.trigger)
 
-    shown_seen, shown_created = quantity("seen"), quantity("created")
-    shown_changed, shown_failed = quantity("changed"), quantity("failed")
+    shown_seen, shown_created = quantity(SyncRun, "seen"), quantity(SyncRun, "created")
+    shown_changed, shown_failed = quantity(SyncRun, "changed"), quantity(SyncRun, "failed")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SyncRun]:
         may_read = Value(may_read_words(request), BooleanField())

@@ -10,8 +10,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..models import Conversation
+from ..quantities import number_words
 from .filters import StatusFilter
-from .wording import number_words
 
 LIST_PARAMETERS = {"q", "o", "p", "all", "_changelist_filters"}
 """Parameters of the list that filter nothing."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from django.contrib.admin import AdminSite
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.formats import number_format
 from django.utils.translation import ngettext
 
 from .. import updates
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
+from ..quantities import number_words
 from ..reasons import Failure
 from ..updates.decisions import Visible
 from ..visible import shown_by
@@ -90,4 +90,4 @@ def hidden_items_words(number: int) -> str:
     text = ngettext(
         "and %(number)s that you may not see", "and %(number)s that you may not see", number
     )
-    return text % {"number": number_format(number, force_grouping=True)}
+    return text % {"number": number_words(number)}

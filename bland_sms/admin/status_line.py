@@ -17,10 +17,11 @@ from .. import dispatching
 from ..client import check_client
 from ..exceptions import BlandConfigurationError
 from ..models import BulkUpdate, BulkUpdateItem
+from ..quantities import number_words
 from .formatting import clock
 from .launching import update_url
 from .sight import sight_of
-from .wording import COUNT_CAP, number_words
+from .wording import COUNT_CAP
 
 Status = BulkUpdate.Status
 MOST = 20

@@ -26,6 +26,7 @@ from django.utils.translation import ngettext
 from .. import standing, summary
 from ..models import Conversation, ConversationEvent
 from ..models.conversation import Status
+from ..quantities import number_words
 from ..summary import COLUMNS, Measure, Numbers, Summary
 from ..words import clean_text
 from .admin_view import AdminView
@@ -34,7 +35,6 @@ from .csv_export import csv_response
 from .filters import EventFilter, StopFilter, our_numbers
 from .sight import sight_of
 from .status_line import line_context
-from .wording import number_words
 
 if TYPE_CHECKING:
     from .conversations import ConversationAdmin

@@ -15,6 +15,7 @@ from django.utils.translation import ngettext, pgettext
 from ..models import BulkUpdateItem, Conversation, ConversationEvent, Message
 from ..models.conversation import SYNTHETIC_TEXT
 from ..payloads import MESSAGES_LEFT_OUT
+from ..quantities import number_words
 from ..words import one_line
 from .formatting import shown_text
 
@@ -156,7 +157,7 @@ def _notes(message: Message, links: tuple[str, ...]) -> tuple[str, ...]:
             "%(number)s earlier messages were not copied.",
             left_out,
         )
-        notes.append(text % {"number": left_out})
+        notes.append(text % {"number": number_words(left_out)})
     if message.extra.get("app_card"):
         notes.append(_("Card"))
     attached = [message.attachments, *(message.extra.get(name) for name in ATTACHMENT_NAMES)]

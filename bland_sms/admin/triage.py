@@ -20,9 +20,10 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from ..models import Conversation, ConversationEvent
+from ..quantities import number_words
 from .filters import BEGAN
 from .launching import FILTERS, OPENED_AT
-from .wording import COUNT_CAP, number_words
+from .wording import COUNT_CAP
 
 if TYPE_CHECKING:
     from .conversation_base import ConversationBase

@@ -18,6 +18,7 @@ from .. import dispatching, selections, updates
 from ..conf import get_settings
 from ..database import after_commit
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, PastedLine
+from ..quantities import number_words
 from ..updates.transitions import note
 from .base import freshness_context
 from .confirmation import (
@@ -39,7 +40,7 @@ from .sight import hidden_items_words
 from .status_line import line_context
 from .update_base import UpdateView, own_update
 from .update_reading import LinesView, PartsView, ProgressView, ResultsView, progress_response
-from .wording import number_words, verb_words
+from .wording import verb_words
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status

@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from ..quantities import number_words
 from .formatting import shown_text
 
 ROWS_SHOWN = 200
@@ -45,7 +46,7 @@ def value_table(value: Any) -> SafeString | str:
     text = ngettext(
         "%(number)s more value is not shown.", "%(number)s more values are not shown.", left_out
     )
-    return format_html('{}<p class="help">{}</p>', table, text % {"number": left_out})
+    return format_html('{}<p class="help">{}</p>', table, text % {"number": number_words(left_out)})
 
 
 def _rows(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

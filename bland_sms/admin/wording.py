@@ -8,13 +8,14 @@ from typing import NamedTuple
 from django.contrib import messages
 from django.db.models import Count, Exists, OuterRef
 from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import sync
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, SyncRun
+from ..quantities import number_words
 from ..reasons import Failure
 from .formatting import one_stop
 from .sight import Sight
@@ -41,12 +42,6 @@ class CauseCount(NamedTuple):
     number: int
     advice: str
     """Why, and what to do next, in sentences."""
-
-
-def number_words(number: int, *, is_capped: bool = False) -> str:
-    """A number as people of the reader's language group its digits; "10,000+" where more exist."""
-    words = number_format(number, force_grouping=True)
-    return f"{words}+" if is_capped else words
 
 
 def verb_words(is_active: bool, number: int) -> str:

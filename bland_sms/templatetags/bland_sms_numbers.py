@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django import template
 
-from ..admin.wording import number_words
+from ..quantities import number_words
 
 register = template.Library()
 
