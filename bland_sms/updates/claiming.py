@@ -36,10 +36,6 @@ class _Candidate(NamedTuple):
     is_superseded: bool
 
 
-def items_of(bulk_update: BulkUpdate) -> QuerySet[BulkUpdateItem]:
-    return BulkUpdateItem.objects.filter(bulk_update_id=bulk_update.pk)
-
-
 def claim(bulk_update: BulkUpdate, number: int) -> list[ClaimedItem]:
     """Take up to ``number`` items; no other process can take them while our lease lives.
 
@@ -84,7 +80,7 @@ def standing_of(bulk_update: BulkUpdate) -> tuple[str, bool] | None:
         started_at__gt=bulk_update.started_at,
         status__in=BulkUpdate.Status.OPEN,
     )
-    called_back = items_of(bulk_update).filter(are_called_back(), state=State.RUNNING)
+    called_back = bulk_update.items.filter(are_called_back(), state=State.RUNNING)
     row = bulk_update.leased_rows().values_list("status", Exists(newer), Exists(called_back))
     for status, has_newer, has_called_back in row:
         return status, has_newer or has_called_back
@@ -93,7 +89,7 @@ def standing_of(bulk_update: BulkUpdate) -> tuple[str, bool] | None:
 
 def unwanted(bulk_update: BulkUpdate) -> list[int]:
     """Claimed items that were cancelled since, or the opposite was requested."""
-    running = items_of(bulk_update).filter(state=State.RUNNING)
+    running = bulk_update.items.filter(state=State.RUNNING)
     newer = _opposite_items(bulk_update).filter(state=State.WAITING)
     return list(running.filter(Exists(newer) | are_called_back()).values_list("pk", flat=True))
 
@@ -121,18 +117,18 @@ def unclaim(bulk_update: BulkUpdate, begun: Collection[int]) -> None:
     Args:
         begun: Items for which something may have been sent: they are looked at first.
     """
-    running = items_of(bulk_update).filter(state=State.RUNNING)
+    running = bulk_update.items.filter(state=State.RUNNING)
     running.filter(pk__in=begun).update(error_code="interrupted")
     back = {"state": State.WAITING, "claimed_conversation": None}
     was_asked = Q(attempts__gt=0) | Q(error_code__in=LOOK_FIRST_CODES)
     running.filter(was_asked).update(**back)
     running.update(**back, previous_is_active=None)
-    cancel_called_back(items_of(bulk_update))
+    cancel_called_back(bulk_update.items.all())
 
 
 def _claimable(bulk_update: BulkUpdate) -> QuerySet[BulkUpdateItem]:
     due = Q(not_before__isnull=True) | Q(not_before__lte=timezone.now())
-    return items_of(bulk_update).filter(due, state=State.WAITING)
+    return bulk_update.items.filter(due, state=State.WAITING)
 
 
 def _mark_running(bulk_update: BulkUpdate, item_ids: Sequence[int]) -> Sequence[int]:
@@ -142,7 +138,7 @@ def _mark_running(bulk_update: BulkUpdate, item_ids: Sequence[int]) -> Sequence[
     """
     ours = bulk_update.leased_rows().filter(pk=OuterRef("bulk_update_id"))
     row = Conversation.objects.filter(pk=OuterRef("conversation_id"))
-    mine = items_of(bulk_update).filter(pk__in=item_ids)
+    mine = bulk_update.items.filter(pk__in=item_ids)
     with write_transaction(BulkUpdate):
         number = mine.filter(Exists(ours), state=State.WAITING).update(
             state=State.RUNNING,

@@ -38,7 +38,7 @@ from ..reasons import Failure
 from ..threads import Crew
 from .answers import Answers
 from .asking import ClaimedItem, Outcome, Verdict, ask, confirm_missing, fault_of_ours
-from .claiming import claim, items_of, standing_of, unclaim, unwanted, waits_for_another
+from .claiming import claim, standing_of, unclaim, unwanted, waits_for_another
 from .counting import LiveCounts
 from .ending import release
 from .job import Job
@@ -112,7 +112,7 @@ def _run(bulk_update: BulkUpdate, seconds: float | None, stopped: threading.Even
     known = BulkUpdate.objects.prefetch_related("requested_by").filter(pk=bulk_update.pk)
     update = patient(known.get)
     _Drive(update, seconds, stopped).go()
-    return not patient(items_of(update).filter(state__in=State.OPEN).exists)
+    return not patient(update.items.filter(state__in=State.OPEN).exists)
 
 
 class _Drive:
@@ -175,9 +175,9 @@ class _Drive:
         if not is_ours and not self.update.take_lease(can_go_on(), status=Status.RUNNING):
             return False
         # Items that are still marked as running belong to a process that crashed.
-        put_back(items_of(self.update).filter(state=State.RUNNING))
+        put_back(self.update.items.filter(state=State.RUNNING))
         self.counts.begin()
-        self.answers.is_right_account = items_of(self.update).filter(http_status=200).exists()
+        self.answers.is_right_account = self.update.items.filter(http_status=200).exists()
         return True
 
     def _carry_out(self) -> None:
@@ -208,7 +208,7 @@ class _Drive:
             if self.answers.not_found and not self.stop:
                 self._look_for_missing(client, crew)
                 return True
-            if self._flush() and not self.stop and self._may_begin():
+            if self._flush():
                 return True
             return due_later and self.allowance.pause(LOOK_SECONDS)
         self._write_or_look()
@@ -221,7 +221,7 @@ class _Drive:
     def _claim(self, client: BlandClient, crew: Crew) -> bool:
         """Hand more items to the threads; whether the rest waits for another update's answers."""
         room = self._room()
-        if not room or self.stop or not self._may_begin():
+        if not room:
             return False
         claimed = patiently(partial(claim, self.update, room))
         for item in claimed:
@@ -230,10 +230,14 @@ class _Drive:
         return not self.jobs and patiently(partial(waits_for_another, self.update))
 
     def _room(self) -> int:
-        """How many items to claim now. After an outage one row tries whether it is over."""
-        if (self.update.outage_since or self.budget.tokens < 1) and not self.budget.answers:
+        """How many items to claim now: none where there is no time for as long an answer as came
+        before. After an outage one row tries whether it is over."""
+        left, until_the_end = self.allowance.seconds_to_send(), self.allowance.seconds_left()
+        is_late = until_the_end is not None and until_the_end <= self.slowest_seconds
+        if self.stop or is_late or left == 0:
+            return 0
+        if not self.budget.answers and (self.update.outage_since or self.budget.tokens < 1):
             return 0 if self.jobs else 1
-        left = self.allowance.seconds_to_send()
         if self.jobs and (self.is_drained or len(self.jobs) > self.window.few(left)):
             return 0
         return self.window.most(left) - len(self.jobs)
@@ -244,11 +248,6 @@ class _Drive:
             return 1
         few = 0 if self.is_drained else self.window.few(self.allowance.seconds_to_send())
         return max(1, min(len(self.jobs) - few, FLUSH_ROWS - len(self.answers.results)))
-
-    def _may_begin(self) -> bool:
-        """Whether there is time for as long an answer as came before."""
-        left = self.allowance.seconds_left()
-        return self.allowance.may_send() and (left is None or left > self.slowest_seconds)
 
     def _submit(
         self, crew: Crew, item: ClaimedItem, question: Callable[[Allowance], Outcome]
