@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.formats import date_format
 
+from bland_sms.admin import base, conversations, filters
 from bland_sms.admin.launching import AWAITED
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
 from bland_sms.sandbox import BlandSandbox
@@ -57,6 +59,38 @@ def page(bulk_update: BulkUpdate, name: str = "change") -> str:
 
 def told(response: Any) -> str:
     return " ".join(str(message) for message in get_messages(response.wsgi_request))
+
+
+@pytest.mark.parametrize("query", ["", "?our_number=%2B1555", "?q=conv_0000"])
+def test_click__filters_once_and_no_page(
+    query: str, lead: Client, copied: Copied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An action is answered without the list, though Django asks for its rows twice."""
+    [pk] = copied(1, agent_number="+1555")
+    calls: list[str] = []
+    for module, name in (
+        (filters, "our_numbers"),
+        (conversations, "find"),
+        (base, "line_context"),
+        (base, "tell_finished"),
+    ):
+        known = getattr(module, name)
+        noted = partial(note_call, calls, known)
+        monkeypatch.setattr(module, name, noted)
+
+    form = {"action": "deactivate_selected", "_selected_action": [pk]}
+    assert lead.post(f"{LIST}{query}", form).status_code == 302
+    assert calls == ["our_numbers", *["find"] * ("q=" in query)]
+    assert Conversation.objects.get().is_active is False
+
+    calls.clear()
+    assert lead.get(LIST).status_code == 200
+    assert calls == ["our_numbers", "tell_finished", "line_context"]
+
+
+def note_call(calls: list[str], known: Callable[..., Any], *args: Any) -> Any:
+    calls.append(known.__name__)
+    return known(*args)
 
 
 def states(bulk_update: BulkUpdate) -> dict[str, int]:

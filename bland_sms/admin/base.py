@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.admin.widgets import url_params_from_lookup_dict
 from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.core.paginator import Paginator
@@ -198,22 +199,39 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
             for name, (address, view) in pages.items()
         ]
 
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """A list that works its filters and its search out once: for an action Django asks again.
+
+        Not a class of ours, since that of the list may be the host's, or its theme's.
+        """
+        changelist = super().get_changelist_instance(request)
+        work_out = changelist.get_queryset
+
+        def get_queryset(request: HttpRequest, exclude_parameters: Any = None) -> Any:
+            if exclude_parameters is None:
+                return changelist.queryset.all()
+            return work_out(request, exclude_parameters)  # for the numbers beside a filter
+
+        changelist.get_queryset = get_queryset  # type: ignore[method-assign]
+        return changelist
+
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         note_impersonator(request)
         for value in request.POST.getlist(helpers.ACTION_CHECKBOX_NAME):
             self._check_key(value)
-        tell_finished(request, self.admin_site)
-        context = {
-            **line_context(request, self.admin_site),
-            # Django says "Select sync run to view", which no list of ours is for.
-            "title": capfirst(self.opts.verbose_name_plural),
-            "bland_sms_search_url": self._own_url("search"),
-            **(extra_context or {}),
-        }
+        # Django says "Select sync run to view", which no list of ours is for.
+        context = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
         response = super().changelist_view(request, context)
         if isinstance(response, TemplateResponse) and response.context_data is not None:
+            # Only now: an action that was carried out is answered without the list.
+            tell_finished(request, self.admin_site)
+            response.context_data = {
+                **line_context(request, self.admin_site),
+                "bland_sms_search_url": self._own_url("search"),
+                **response.context_data,
+            }
             changelist = response.context_data.get("cl")
             if changelist is not None:
                 _word_counts(changelist)
