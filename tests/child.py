@@ -39,12 +39,12 @@ def hold_back_sending() -> threading.Lock:
 
 
 def pause_at(name: str) -> None:
-    from bland_sms.updates import driver, window
+    from bland_sms.updates import driver, in_flight
 
     sending = hold_back_sending()
 
     if name != "stopped":  # few at once, so that it is in the middle of them
-        window.MOST_CLAIMED, driver.FLUSH_ROWS = 8, 4
+        in_flight.MOST_CLAIMED, driver.FLUSH_ROWS = 8, 4
     place: Any
     place, method = {
         "answered": (driver._Drive, "_collect"),

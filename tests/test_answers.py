@@ -26,7 +26,6 @@ from bland_sms.exceptions import (
 from bland_sms.pacing import MAX_PAUSE_SECONDS, Allowance
 from bland_sms.payloads import ConversationPayload, UpdatePayload
 from bland_sms.reasons import Failure
-from bland_sms.updates.answers import FIRST_ANSWERS, Answers
 from bland_sms.updates.asking import (
     ClaimedItem,
     Next,
@@ -37,8 +36,8 @@ from bland_sms.updates.asking import (
     fault_of_ours,
     next_step,
 )
+from bland_sms.updates.in_flight import FIRST_ANSWERS, Answers, Window
 from bland_sms.updates.recording import _item_values
-from bland_sms.updates.window import Window
 
 NOON = datetime(2026, 2, 3, 12, tzinfo=timezone.utc)
 

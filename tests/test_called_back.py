@@ -18,7 +18,7 @@ from bland_sms.pacing import Pacer
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.sync import refresh, refresh_many
 from bland_sms.updates import cancel, driver, prepare, run, start
-from bland_sms.updates.job import Job
+from bland_sms.updates.in_flight import Job
 from bland_sms.updates.transitions import call_back, release_dead_claims
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_waiting")]

@@ -18,10 +18,8 @@ from bland_sms.pacing import Allowance
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.threads import Crew
 from bland_sms.updates import driver, run
-from bland_sms.updates.answers import FIRST_ANSWERS
 from bland_sms.updates.asking import ClaimedItem, Outcome, Verdict
-from bland_sms.updates.job import Job
-from bland_sms.updates.window import Window
+from bland_sms.updates.in_flight import FIRST_ANSWERS, Job, Window
 from tests.conftest import wait_until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_waiting")]
@@ -163,7 +161,7 @@ def test_run__gives_back_what_a_newer_update_asks_the_opposite_of(
 ) -> None:
     """Whoever came later does not wait for all that was claimed ahead."""
     set_bland(MAX_CONCURRENCY=1, READ_TIMEOUT=15)
-    monkeypatch.setattr("bland_sms.updates.window.CLAIM_SECONDS", 60.0)  # all at once
+    monkeypatch.setattr("bland_sms.updates.in_flight.CLAIM_SECONDS", 60.0)  # all at once
     monkeypatch.setattr(driver, "LOOK_SECONDS", 0.05)
     sandbox.latency_seconds = 0.02
     ids = copied(150)

@@ -18,7 +18,7 @@ from bland_sms.models import BulkUpdate, Conversation
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.updates import run
 from bland_sms.updates.driver import FLUSH_ROWS
-from bland_sms.updates.window import MOST_CLAIMED
+from bland_sms.updates.in_flight import MOST_CLAIMED
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WORKERS = 4

@@ -14,7 +14,7 @@ from django.utils import timezone
 from bland_sms import updates
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation, ConversationEvent
 from bland_sms.models.event import day_begins
-from bland_sms.updates.counting import LiveCounts
+from bland_sms.updates.recording import LiveCounts
 
 pytestmark = pytest.mark.django_db
 NUMBER = 30
@@ -96,7 +96,7 @@ def test_progress__how_long_a_large_update_takes_costs_no_row(
 ) -> None:
     """Its driver knows: 5 seconds for 10 conversations, after whatever pause."""
     clock = [100.0]
-    monkeypatch.setattr("bland_sms.updates.counting.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("bland_sms.updates.recording.time.monotonic", lambda: clock[0])
     draft = select_all(admin_client)
     updates.start(draft)
     url = f"/admin/bland_sms/bulkupdate/{draft.pk}/progress/"

@@ -10,7 +10,7 @@ import pytest
 from bland_sms.models import BulkUpdate
 from bland_sms.pacing import RetryBudget
 from bland_sms.reasons import Failure
-from bland_sms.updates import outages
+from bland_sms.updates import ending, ledger
 
 NOON = datetime(2026, 2, 3, 12, tzinfo=timezone.utc)
 MINUTE = timedelta(minutes=1)
@@ -24,8 +24,8 @@ def budget(answers: int = 0, tokens: float = 0) -> RetryBudget:
 
 @pytest.fixture
 def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outages.timezone, "now", lambda: NOON)
-    monkeypatch.setattr(outages.random, "uniform", lambda low, high: high if low == 0.75 else 0)
+    monkeypatch.setattr(ending.timezone, "now", lambda: NOON)
+    monkeypatch.setattr(ending.random, "uniform", lambda low, high: high if low == 0.75 else 0)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_outage_of(statuses: list[int | None], params: dict[str, Any]) -> None:
-    assert outages.outage_of(statuses) == Failure("outage", params)
+    assert ending.outage_of(statuses) == Failure("outage", params)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_outage_of(statuses: list[int | None], params: dict[str, Any]) -> None:
 def test_pause__grows_to_a_quarter_of_an_hour(pauses: int, seconds: float) -> None:
     update = BulkUpdate(outage_since=NOON - MINUTE, outage_pauses=pauses)
 
-    assert outages.pause_for_outage(update, budget(answers=1, tokens=3)) == {
+    assert ending.pause_for_outage(update, budget(answers=1, tokens=3)) == {
         "not_before": NOON + timedelta(seconds=seconds * 1.25),
         "outage_since": NOON - MINUTE,
         "outage_pauses": pauses + 1,
@@ -61,7 +61,7 @@ def test_pause__grows_to_a_quarter_of_an_hour(pauses: int, seconds: float) -> No
 def test_pause__a_new_outage_begins_with_a_short_one(since: datetime | None, answers: int) -> None:
     update = BulkUpdate(outage_since=since, outage_pauses=4)
 
-    assert outages.pause_for_outage(update, budget(answers)) == {
+    assert ending.pause_for_outage(update, budget(answers)) == {
         "not_before": NOON + timedelta(seconds=30 * 1.25),
         "outage_since": NOON,
         "outage_pauses": 1,
@@ -72,8 +72,8 @@ def test_pause__a_new_outage_begins_with_a_short_one(since: datetime | None, ans
 def test_without_outage__only_an_answer_ends_it() -> None:
     ended = {"outage_since": None, "outage_pauses": 0}
 
-    assert outages.without_outage(budget(0, 3)) == {"retry_tokens": 3, "not_before": None}
-    assert outages.without_outage(budget(1, 3)) == {
+    assert ending.without_outage(budget(0, 3)) == {"retry_tokens": 3, "not_before": None}
+    assert ending.without_outage(budget(1, 3)) == {
         "retry_tokens": 3,
         "not_before": None,
         **ended,
@@ -98,4 +98,4 @@ def test_without_outage__only_an_answer_ends_it() -> None:
 def test_can_go_on(values: dict[str, Any], expected: bool) -> None:
     BulkUpdate.objects.create(is_active=False, **values)
 
-    assert BulkUpdate.objects.filter(outages.can_go_on()).exists() is expected
+    assert BulkUpdate.objects.filter(ledger.can_go_on()).exists() is expected

@@ -28,7 +28,7 @@ from bland_sms.sandbox import BlandSandbox
 from bland_sms.sync import refresh_many, run
 from bland_sms.threads import Crew
 from bland_sms.updates.asking import ClaimedItem, Outcome
-from bland_sms.updates.job import Job
+from bland_sms.updates.in_flight import Job
 from bland_sms.webhooks.signature import is_signed
 
 from .conftest import KEY

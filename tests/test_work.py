@@ -25,7 +25,7 @@ from bland_sms.management.commands import bland_sms_work
 from bland_sms.management.turns import Turn, deliveries_wait, updates_behind, updates_in_turn
 from bland_sms.models import BulkUpdate, WebhookDelivery
 from bland_sms.sandbox import BlandSandbox
-from bland_sms.updates import ending, outages, run
+from bland_sms.updates import ending, run
 
 from .conftest import ROOT, Start, wait_until
 from .private_databases import MariaDB, PostgreSQL
@@ -242,7 +242,7 @@ def test_work__outlives_a_restart_of_bland(
     monkeypatch.setattr(bland_sms_work, "stop_signals", lambda: nullcontext(ended))
     monkeypatch.setattr(bland_sms_work, "close_old_connections", lambda: None)
     monkeypatch.setattr(bland_sms_work, "PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(outages, "FIRST_PAUSE", timedelta(seconds=0.5))
+    monkeypatch.setattr(ending, "FIRST_PAUSE", timedelta(seconds=0.5))
     pause = ending.pause_for_outage
 
     def pause_and_tell(*args: Any) -> dict[str, Any]:

@@ -36,17 +36,14 @@ from ..models import BulkUpdate, BulkUpdateItem
 from ..pacing import Allowance, RetryBudget
 from ..reasons import Failure
 from ..threads import Crew
-from .answers import Answers
 from .asking import ClaimedItem, Outcome, Verdict, ask, confirm_missing, fault_of_ours
 from .claiming import claim, standing_of, unclaim, unwanted, waits_for_another
-from .counting import LiveCounts
 from .ending import release
-from .job import Job
+from .in_flight import Answers, Job, Window
+from .ledger import can_go_on
 from .ordered import refusal_of
-from .outages import can_go_on
-from .recording import leave_unstored, record
+from .recording import LiveCounts, leave_unstored, record
 from .transitions import put_back, release_dead_claims
-from .window import Window
 
 logger = logging.getLogger("bland_sms.updates")
 

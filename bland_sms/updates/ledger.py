@@ -28,7 +28,7 @@ from ..models import BulkUpdate, BulkUpdateItem, Conversation, PastedLine
 from ..payloads import is_conversation_id
 from ..people import name_of
 from ..reasons import Failure
-from .outages import can_go_on
+from .ending import OUTAGE
 from .transitions import are_called_back, cancel_items, finish_if_done, note, release_dead_claims
 
 State = BulkUpdateItem.State
@@ -304,3 +304,9 @@ def due_updates() -> QuerySet[BulkUpdate]:
     return BulkUpdate.objects.filter(BulkUpdate.unleased(), can_go_on()).filter(
         Exists(due) | ~Exists(items)
     )
+
+
+def can_go_on() -> Q:
+    """Updates that may be carried out now: queued, running, or tried again after an outage."""
+    is_due = Q(not_before__isnull=False, not_before__lte=timezone.now())
+    return Q(status__in=Status.OPEN) | (Q(status=Status.STOPPED, stop_code=OUTAGE) & is_due)

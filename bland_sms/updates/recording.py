@@ -1,8 +1,9 @@
-"""Writes what came of asking: items of the ledger, rows of the mirror, History of the admin."""
+"""Writes what came of asking: items and their counts, rows of the mirror, History of the admin."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -25,6 +26,8 @@ State = BulkUpdateItem.State
 
 LONGEST_WAIT = timedelta(days=1)
 """Of what Bland may ask for with ``Retry-After``."""
+COUNT_SECONDS = 1.0
+"""How old the counts of a large update may be."""
 
 
 def record(bulk_update: BulkUpdate, outcomes: Sequence[Outcome]) -> None:
@@ -160,3 +163,40 @@ def _write_history(bulk_update: BulkUpdate, changed: Sequence[str]) -> None:
     # entry to its author whatever they may see now.
     entries = [{**common, "object_id": pk, "object_repr": str(new_row(pk))} for pk in changed]
     insert(LogEntry, entries, alias)
+
+
+class LiveCounts:
+    """The counts of a large update, kept on its row by a run: open pages show them.
+
+    An update that is not large is counted whenever somebody looks.
+    """
+
+    def __init__(self, bulk_update: BulkUpdate) -> None:
+        self._update = bulk_update
+        self._is_large = False
+        self._began_at = self._due_at = time.monotonic()
+        self._left = 0
+
+    def begin(self) -> None:
+        """Whether it is large is told by its row; they are what they were when another process was
+        stopped."""
+        self._update.refresh_from_db(fields=["live_counts", "live_seconds_each"])
+        self._is_large = self._update.live_counts is not None
+        if self._is_large:
+            self._update.keep_counts()
+            self._left, self._began_at = self._count_left(), time.monotonic()
+
+    def keep(self) -> None:
+        """Count again, now and then: at most a twentieth of the time goes into it."""
+        began = time.monotonic()
+        if self._is_large and began >= self._due_at:
+            self._update.keep_counts()
+            done = self._left - self._count_left()
+            if done > 0:  # in this run: a pause before it was no work. Kept with the next counts.
+                self._update.live_seconds_each = (began - self._began_at) / done
+            took = time.monotonic() - began
+            self._due_at = began + max(COUNT_SECONDS, 20 * took)
+
+    def _count_left(self) -> int:
+        counts = self._update.live_counts or {}
+        return sum(counts.get(state, 0) for state in BulkUpdateItem.State.OPEN)
