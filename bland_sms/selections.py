@@ -71,7 +71,7 @@ def is_to_be_kept(kept: str) -> bool:
 
 
 def selection_words(kept: str) -> str:
-    """Such as "All that match: status: Active"; another text stays as it is."""
+    """Such as "All that match status “Active”"; another text stays as it is."""
     try:
         data = json.loads(kept)
     except ValueError:
@@ -89,21 +89,26 @@ def selection_words(kept: str) -> str:
         ("change", _("requested change"), CHANGES),
     )
     words = [
-        f"{title}: {known[data[name]]}"
+        _named(title, known[data[name]])
         for name, title, known in labels
         if isinstance(data.get(name), str) and data[name] in known
     ]
     for name, text in (("activity_from", _("from %s")), ("activity_to", _("until %s"))):
         if data.get(name):
-            words.append(f"{_('last activity')}: {text % data[name]}")
+            words.append(f"{_('last activity')} {text % data[name]}")
     happened = event_words(str(data.get("event", "")))
     if happened:
-        words.append(f"{_('event')}: {happened}")
+        words.append(_named(_("event"), happened))
     if data.get("our_number"):
         words.append(_("one of our numbers"))
     if data.get("search"):
         words.append(_("a search"))
     filters = ", ".join(words)
     if data["how"] == ALL:
-        return _("All that match: %s") % filters if filters else _("All conversations")
-    return _("Picked by hand from: %s") % filters if filters else _("Picked by hand")
+        return _("All that match %s") % filters if filters else _("All conversations")
+    return _("Picked by hand from what matches %s") % filters if filters else _("Picked by hand")
+
+
+def _named(title: str, value: object) -> str:
+    """A filter and what was chosen: without a colon, since a label with one stands before it."""
+    return _("%(filter)s “%(value)s”") % {"filter": title, "value": value}

@@ -119,7 +119,7 @@ def test_action__above_confirm_over_asks_first(
     shown = lead.get(response.url)
     content = shown.content.decode()
     assert "Deactivate 40 conversations" in content
-    assert "All that match: status: Active" in content
+    assert "All that match status “Active”" in content
     assert "This does not block the customer" in content
     assert f'href="{LIST}?status=active"' in content
     assert content.count('name="') < 10  # no hidden input for each row
