@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from html import unescape
 from typing import Any
 
@@ -180,6 +180,56 @@ def test_confirm__says_what_each_line_is(desk: Client) -> None:
         assert words in text
     answer = desk.get(f"/admin/bland_sms/bulkupdate/{BulkUpdate.objects.get().pk}/confirm/")
     assert 'value="complaints"' in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("verb", "number", "pk", "words"),
+    [
+        ("reactivate", "+15550001111", "a1", ("Already active", "deactivation", "deactivated")),
+        ("deactivate", "+15550002222", "b1", ("Already inactive", "reactivation", "reactivated")),
+    ],
+)
+def test_confirm__what_another_update_is_to_change_is_not_told_as_already_so(
+    people: BlandSandbox,
+    started: Callable[..., BulkUpdate],
+    verb: str,
+    number: str,
+    pk: str,
+    words: tuple[str, str, str],
+) -> None:
+    """By the mark of the list, as long as what is asked there is not what is asked here."""
+    already, change, done = words
+    wanted = verb == "reactivate"
+    desk = login("view_conversation", f"{verb}_conversation", name="dana")
+    draft = drafted(desk, number, verb=verb)
+    soon = datetime.now(timezone.utc) + timedelta(seconds=9)
+    opposite = "Another update asked for the opposite."
+
+    def told(state: str, note: str = opposite) -> None:
+        text = page(desk, draft)
+        assert re.search(rf"1 {re.escape(number)} {state} .*{note}", text), text
+        assert (opposite in text) is bool(note)
+
+    told(already, "")
+    started([pk], is_active=wanted)
+    told(already, "")
+    other = started([pk], is_active=not wanted)
+    told(f"{change.capitalize()} paused")
+    csv = desk.get(f"/admin/bland_sms/bulkupdate/{draft.pk}/lines.csv")
+    assert opposite in csv.getvalue().decode()
+    BulkUpdate.objects.filter(pk=other.pk).update(status="running", lease_until=soon)
+    told(f"Being {done}")
+    other.items.update(state="unknown")
+    told(f"{change.capitalize()}: outcome unknown")
+    other.items.update(state="failed")
+    told(already, "")
+    BulkUpdate.objects.filter(pk=other.pk).update(status="stopped", stop_code="http_401")
+    other.items.update(state="waiting")
+    told(f"{change.capitalize()} stopped")
+    BulkUpdate.objects.filter(pk=draft.pk).update(status="finished")
+    text = page(login("view_bulkupdate"), draft, "change")  # who may see no conversation
+    assert f"{change.capitalize()} stopped {opposite}" in text
+    assert number not in text
 
 
 def test_confirm__lines_by_state_and_page(desk: Client) -> None:

@@ -11,13 +11,15 @@ from django.core.paginator import Paginator
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..database import ROWS_AT_ONCE, by_key
-from ..models import BulkUpdate, Conversation, PastedLine
+from ..models import BulkUpdate, BulkUpdateItem, Conversation, PastedLine
 from ..quantities import number_words
 from .formatting import shown_number
+from .pending import REQUESTED_CHANGE, REQUESTED_VALUE, add_requested_changes
 from .sight import Sight, hidden_items_words
 
 State = PastedLine.State
@@ -134,37 +136,51 @@ def _pages(request: HttpRequest, page: Any) -> list[tuple[str, str]]:
 
 
 def _shown(lines: list[PastedLine], is_active: bool, sight: Sight) -> list[ShownLine]:
-    """Lines with their customers, by two statements; without a number for who may see none."""
-    words = {state: state_words(state, is_active) for state in State.values}
-    if not sight.with_numbers:
-        return [ShownLine(line, words[line.state], "", None, _why(line), []) for line in lines]
+    """Lines with their customers, by three statements; without a number for who may see none."""
     rows = Conversation.objects.all() if sight.conversations is None else sight.conversations
     rows = rows.order_by()
     ids = {line.conversation_id for line in lines if line.conversation_id}
     wanted = [one for line in lines for one in line.candidates]
     ids |= {one["conversation"] for one in wanted if "conversation" in one}
     conversations = {row.pk: row for row in rows.filter(pk__in=ids)} if ids else {}
+    found = {line.pk: conversations.get(line.conversation_id or "") for line in lines}
+    add_requested_changes(
+        row for line in lines if line.state == State.ALREADY and (row := found[line.pk])
+    )
+    words = [(line, *_words(line, found[line.pk], is_active)) for line in lines]
+    if not sight.with_numbers:
+        return [ShownLine(line, state, "", None, why, []) for line, state, why in words]
     names = {f"conversation:{pk}": row.user_number or pk for pk, row in conversations.items()}
     keys = {one["customer"] for one in wanted if "customer" in one}
     if keys:
-        found = rows.filter(customer_key__in=keys).values_list("customer_key", "user_number")
-        names |= {f"customer:{key}": number for key, number in found.distinct()}
+        told = rows.filter(customer_key__in=keys).values_list("customer_key", "user_number")
+        names |= {f"customer:{key}": number for key, number in told.distinct()}
     return [
         ShownLine(
             line,
-            words[line.state],
+            state,
             line.text,
-            conversations.get(line.conversation_id or ""),
-            _why(line),
+            found[line.pk],
+            why,
             [_candidate(one, names) for one in line.candidates],
         )
-        for line in lines
+        for line, state, why in words
     ]
 
 
 def _candidate(candidate: dict[str, str], names: dict[str, str]) -> SafeString:
     [(kind, value)] = candidate.items()
     return shown_number(names.get(f"{kind}:{value}", value))
+
+
+def _words(line: PastedLine, row: Conversation | None, is_active: bool) -> tuple[str, str]:
+    """A line's state, and what more there is to say. What is already so and will not stay so is
+    told by the mark of the list."""
+    if row is not None and getattr(row, REQUESTED_VALUE, is_active) != is_active:
+        state, words = getattr(row, REQUESTED_CHANGE)
+        if line.state == State.ALREADY and state != BulkUpdateItem.State.FAILED:
+            return capfirst(words), _("Another update asked for the opposite.")
+    return state_words(line.state, is_active), _why(line)
 
 
 def _why(line: PastedLine) -> str:

@@ -15,6 +15,8 @@ State = BulkUpdateItem.State
 Status = BulkUpdate.Status
 REQUESTED_CHANGE = "bland_sms_requested_change"
 """Attribute of a row: the state of its last item and the words for it."""
+REQUESTED_VALUE = "bland_sms_requested_value"
+"""Attribute of the same rows: the ``is_active`` that was asked for."""
 NOT_YET_SO = (State.WAITING, State.RUNNING, State.FAILED, State.UNKNOWN)
 NEEDED = (
     *("conversation_id", "state", "bulk_update__is_active", "bulk_update__status"),
@@ -39,6 +41,7 @@ def add_requested_changes(rows: Iterable[Conversation]) -> None:
         row = by_id[item.conversation_id]
         if row.is_active != item.bulk_update.is_active or item.state in State.OPEN:
             setattr(row, REQUESTED_CHANGE, _mark(item.state, item.bulk_update))
+            setattr(row, REQUESTED_VALUE, item.bulk_update.is_active)
 
 
 def _mark(state: str, bulk_update: BulkUpdate) -> tuple[str, str]:
