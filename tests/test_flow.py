@@ -16,7 +16,7 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.formats import date_format
 
-from bland_sms.admin import base, conversations, filters
+from bland_sms.admin import base, conversations, filters, sight
 from bland_sms.admin.launching import AWAITED
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation
 from bland_sms.sandbox import BlandSandbox
@@ -62,15 +62,16 @@ def told(response: Any) -> str:
 
 
 @pytest.mark.parametrize("query", ["", "?our_number=%2B1555", "?q=conv_0000"])
-def test_click__filters_once_and_no_page(
+def test_click__nothing_is_worked_out_twice_nor_for_a_page(
     query: str, lead: Client, copied: Copied, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An action is answered without the list, though Django asks for its rows twice."""
+    """Django asks twice for the rows of an action, which is answered without the list."""
     [pk] = copied(1, agent_number="+1555")
     calls: list[str] = []
     for module, name in (
         (filters, "our_numbers"),
         (conversations, "find"),
+        (sight, "shown_by"),
         (base, "line_context"),
         (base, "tell_finished"),
     ):
@@ -80,12 +81,13 @@ def test_click__filters_once_and_no_page(
 
     form = {"action": "deactivate_selected", "_selected_action": [pk]}
     assert lead.post(f"{LIST}{query}", form).status_code == 302
-    assert calls == ["our_numbers", *["find"] * ("q=" in query)]
+    assert calls == ["our_numbers", *["find"] * ("q=" in query), "shown_by"]
     assert Conversation.objects.get().is_active is False
 
     calls.clear()
     assert lead.get(LIST).status_code == 200
-    assert calls == ["our_numbers", "tell_finished", "line_context"]
+    prepared = [name for name in calls if name != "shown_by"]  # the menu of each page asks for it
+    assert prepared == ["our_numbers", "tell_finished", "line_context"]
 
 
 def note_call(calls: list[str], known: Callable[..., Any], *args: Any) -> Any:

@@ -174,6 +174,7 @@ class ConversationActions(ConversationBase):
             level = messages.WARNING if is_empty else messages.ERROR
             self.message_user(request, error.failure.as_sentence, level)
         else:
-            keep_preview(draft, selected, sight_of(request, self.admin_site))
-            return begin(request, self.admin_site, draft, back=back)
+            sight = sight_of(request, self.admin_site)
+            keep_preview(draft, selected, sight)
+            return begin(request, self.admin_site, draft, sight, back=back)
         return HttpResponseRedirect(back)

@@ -19,7 +19,7 @@ from .. import dispatching, updates
 from ..conf import get_settings
 from ..models import BulkUpdate, BulkUpdateItem
 from .kept import undoing_orders
-from .sight import sight_of
+from .sight import Sight, sight_of
 from .wording import counts_words, outcome, status_words
 
 Status = BulkUpdate.Status
@@ -82,18 +82,21 @@ def seen_updates(
     return set(ledger.get_queryset(request).filter(pk__in=wanted).values_list("pk", flat=True))
 
 
-def begin(request: HttpRequest, site: AdminSite, draft: BulkUpdate, *, back: str) -> HttpResponse:
+def begin(
+    request: HttpRequest, site: AdminSite, draft: BulkUpdate, sight: Sight, *, back: str
+) -> HttpResponse:
     """Ask for confirmation, or start at once, as ``CONFIRM_OVER`` says.
 
     What a standing order deactivates again is never reactivated without the warning.
 
     Args:
+        sight: What the outcome may tell this person.
         back: The page to return to when all of it is done within the request.
     """
     is_small = draft.items.count() <= get_settings().confirm_over
     confirm = update_url(site, "confirm", draft.pk, back=back)
     if is_small and not (confirm and undoing_orders(draft)):
-        return launch(request, site, draft, back=back)
+        return launch(request, site, draft, sight, back=back)
     if confirm:
         return HttpResponseRedirect(confirm)
     updates.cancel(draft)
@@ -102,23 +105,25 @@ def begin(request: HttpRequest, site: AdminSite, draft: BulkUpdate, *, back: str
     return HttpResponseRedirect(back)
 
 
-def launch(request: HttpRequest, site: AdminSite, draft: BulkUpdate, *, back: str) -> HttpResponse:
+def launch(
+    request: HttpRequest, site: AdminSite, draft: BulkUpdate, sight: Sight, *, back: str
+) -> HttpResponse:
     """Start a draft, carry out what fits into the request, and tell the outcome."""
     updates.start(draft)
     is_small = draft.items.count() <= get_settings().inline_limit
-    tell = partial(_tell_outcome, request, site, back) if is_small else partial(remember, request)
-    dispatching.carry_out(draft, tell)
+    told = partial(_tell_outcome, request, site, sight, back)
+    dispatching.carry_out(draft, told if is_small else partial(remember, request))
     page = "" if is_small else update_url(site, "change", draft.pk)
     return HttpResponseRedirect(page or back)
 
 
 def _tell_outcome(
-    request: HttpRequest, site: AdminSite, back: str, bulk_update: BulkUpdate
+    request: HttpRequest, site: AdminSite, sight: Sight, back: str, bulk_update: BulkUpdate
 ) -> None:
     remember(request, bulk_update)
     link = update_link(site, bulk_update.pk)
     undo = _undo_button(request, site, bulk_update, back)
-    for level, text in outcome(bulk_update, sight_of(request, site)):
+    for level, text in outcome(bulk_update, sight):
         messages.add_message(request, level, format_html("{} {} {}", text, link, undo))
         link = undo = SafeString("")  # once is enough
 

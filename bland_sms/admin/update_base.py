@@ -11,6 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, InterfaceError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.http.response import HttpResponseBase
+from django.utils.functional import cached_property
 
 from ..database import is_passing
 from ..models import BulkUpdate
@@ -65,7 +66,7 @@ class UpdateView(AdminView):
         """Whether this user may do this: continue, retry and cancel need the verb's permission."""
         return self.admin.has_verb_permission(self.request, self.bulk_update.is_active)
 
-    @property
+    @cached_property
     def sight(self) -> Sight:
         """What this user may see of it, and touch."""
         return sight_of(self.request, self.admin.admin_site)

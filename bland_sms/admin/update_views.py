@@ -105,7 +105,8 @@ class ConfirmView(UpdateView):
         updates.leave_out_hidden(draft, self.sight.conversations)
         if reason != draft.reason:
             BulkUpdate.objects.filter(pk=draft.pk, status=Status.DRAFT).update(reason=reason)
-        return launch(self.request, self.admin.admin_site, draft, back=self.url_of("change"))
+        site, back = self.admin.admin_site, self.url_of("change")
+        return launch(self.request, site, draft, self.sight, back=back)
 
     def leave(self) -> HttpResponse:
         """Nothing is to be asked of Bland: there were orders to be made, and no more."""
@@ -284,7 +285,7 @@ class UndoView(UpdateView):
             messages.info(request, _("Nothing is left to undo."))
             return self.back_to_page()
         site = self.admin.admin_site
-        return begin(request, site, draft, back=self.back_of(draft))
+        return begin(request, site, draft, self.sight, back=self.back_of(draft))
 
     def back_of(self, draft: BulkUpdate) -> str:
         """The page that Undo was pressed on, in a message; else that of the new update."""
