@@ -17,6 +17,7 @@ _PREFIX = re.compile(
 _PARAMETERS = re.compile(r"[;?]")
 """What begins them in a URI: ``tel:+15550001111;ext=2``, ``sms:+15550001111?body=hi``."""
 _NUMBER = re.compile(r"[\d\s+().\-/\u00b7\u2010-\u2015\u2212]+")
+_ADDRESS = re.compile(r"[^\s@]*\w[^\s@]*@[^\s@]*\w[^\s@]*")
 _INTERNATIONAL_PREFIX = re.compile(r"00(?=[1-9])")
 
 
@@ -51,6 +52,11 @@ def bare(identity: str) -> str:
 def is_number(text: str) -> bool:
     """Whether a folded text is written as a phone number is."""
     return _NUMBER.fullmatch(text) is not None and any(map(str.isdecimal, text))
+
+
+def is_address(text: str) -> bool:
+    """Whether a folded text is written as an address is: something at some place."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 def digits_of(text: str) -> str:

@@ -189,6 +189,15 @@ def test_list__filters_and_search(lead: Client) -> None:
         assert "one</td>" not in text_of(lead.get(LIST, {"state": state}))
 
 
+@pytest.mark.parametrize("customer", ["@", "dana@", "@example.com", "lee and dana@example.com"])
+def test_list_of_customers__what_can_name_nobody_is_refused(lead: Client, customer: str) -> None:
+    data = {"customers": f"customer,reason\n{customer},by phone", "reason": "x", "duration": ""}
+    text = text_of(lead.post(ADD, data, follow=True))
+
+    assert f"{customer}</bdi>: Not a customer: a whole phone number or address is needed" in text
+    assert not StandingOrder.objects.exists()
+
+
 def test_list__search_by_the_name_of_an_order(lead: Client) -> None:
     one = standing.make("+15550107001", "first one")
     standing.make("+15550107002", "second one")

@@ -51,6 +51,14 @@ def code_of(outcome: Any) -> str:
         ("1-800-FLOWERS", "1", ""),
         ("dana", "1", ""),
         ("", "1", ""),
+        ("@", "1", ""),
+        ("@@", "1", ""),
+        ("dana@", "1", ""),
+        ("@example.com", "1", ""),
+        ("dana@.", "1", ""),
+        ("-@-", "1", ""),
+        ("dana@example.com and lee", "1", ""),
+        ("mailto:@", "1", ""),
     ],
 )
 def test_key_of__whole_numbers_and_addresses(

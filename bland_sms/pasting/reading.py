@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from ..customers import bare, digits_of, folded, is_number
+from ..customers import bare, digits_of, folded, is_address, is_number
 from ..payloads import is_conversation_id
 from ..search import FEWEST_DIGITS, NATIONAL_DIGITS, Term, read_term, split_terms
 from .spreadsheets import (
@@ -171,7 +171,7 @@ def _worth(text: str) -> int:
         return 1 if digits >= FEWEST_DIGITS else 0
     if _SCIENTIFIC.fullmatch(text):
         return 0
-    if "@" in identity.strip("@") and " " not in identity:
+    if is_address(identity):
         return 3
     has_digit = any(map(str.isdecimal, text))
     return 2 if has_digit and len(text) >= SHORTEST_ID and is_conversation_id(text) else 0

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from ..conf import get_settings
-from ..customers import bare, customer_key, is_number, may_be_whole, typed_key
+from ..customers import bare, customer_key, is_address, is_number, may_be_whole, typed_key
 from ..database import batches, using, write_transaction
 from ..models import Conversation, StandingOrder
 from ..people import name_of
@@ -60,7 +60,7 @@ def key_of(customer: str) -> str:
     key = typed_key(customer, country_code)
     identity = bare(customer)
     is_whole = is_number(identity) and may_be_whole(f"+{key}", country_code)
-    if key and (is_whole or "@" in identity or _is_known(key)):
+    if key and (is_whole or is_address(identity) or _is_known(key)):
         return key
     raise OrderError("no_customer")
 
