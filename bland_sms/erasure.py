@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -16,7 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .conf import get_settings
 from .customers import typed_key
-from .database import batches, by_key, using, write_transaction
+from .database import after_commit, batches, by_key, patient, using, write_transaction
 from .mirror import erase
 from .models import (
     BulkUpdate,
@@ -29,6 +30,8 @@ from .models import (
     PastedLine,
     StandingOrder,
     SyncRun,
+    UncountedDay,
+    UncountedMonth,
     WebhookDelivery,
 )
 from .models.fields import BlandIdField
@@ -106,6 +109,7 @@ def forget(
             logger.info("erased a person: %s", json.dumps(asdict(forgotten)))
     if not dry_run:
         _forget_searches(person)
+        after_commit(partial(_forget_what_was_counted, person), DailyTotal)
     return forgotten
 
 
@@ -269,6 +273,19 @@ def _mask_history(person: Person, dry_run: bool) -> int:
         )
         masked += _mask(model, person, dry_run, entries)
     return masked
+
+
+@patient
+def _forget_what_was_counted(person: Person) -> None:
+    """Mask the totals once more: another process may have read a reason before it was masked, and
+    have kept it in a total that was not there yet. While it counts it holds the notes of its days,
+    so whoever has them all has waited for it; who counts later reads what was masked.
+    """
+    for model, note in ((DailyTotal, UncountedDay), (MonthlyTotal, UncountedMonth)):
+        with write_transaction(model):
+            notes = note._default_manager.using(using(note)).order_by("pk")
+            list(notes.select_for_update().values_list("pk", flat=True))
+            _mask(model, person, dry_run=False)
 
 
 def _forget_searches(person: Person) -> None:

@@ -5,33 +5,43 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Event
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection
+from django.db import connection, connections
+from django.utils import timezone
 
 from bland_sms import erasure, mirror, sync, webhooks
 from bland_sms.client import get_client
-from bland_sms.erasure import forget
+from bland_sms.erasure import forget, traces
 from bland_sms.models import (
     BulkUpdate,
     BulkUpdateItem,
     Conversation,
+    DailyTotal,
     Erasure,
     Message,
+    MonthlyTotal,
     PastedLine,
     SyncRun,
+    UncountedDay,
     WebhookDelivery,
 )
 from bland_sms.person import ERASED, NotANumberError
 from bland_sms.reasons import history_words
 from bland_sms.sandbox import BlandSandbox
 from bland_sms.signals import conversation_changed
+from bland_sms.summary import counting
 from bland_sms.sync import refresh
 from bland_sms.updates import prepare, run, start
 
+from .conftest import wait_until
 from .test_commands import manage
 
 pytestmark = pytest.mark.django_db
@@ -370,6 +380,67 @@ def test_forget_command__wrong_usage(account: BlandSandbox) -> None:
 def test_forget__outside_a_test_transaction(account: BlandSandbox) -> None:
     assert forget(NUMBER).conversations == 2
     assert not connection.in_atomic_block
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="one writes at a time there")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("counted", ["days", "months"])
+def test_forget__while_another_process_counts_what_names_the_person(
+    counted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read the reason before it was erased, and keeps its total afterwards."""
+    long_ago = timezone.now() - timedelta(days=70)
+    row = Conversation.objects.create(pk="conv_0", user_number=OTHER, updated_at=long_ago)
+    update = BulkUpdate.objects.create(reason=f"{NUMBER} rang", is_active=False, status="finished")
+    BulkUpdateItem.objects.create(
+        bulk_update=update, conversation=row, state="changed", finished_at=long_ago
+    )
+    UncountedDay.objects.create(day=long_ago)
+    has_counted, is_erased = Event(), Event()
+    name = {"days": "count", "months": "add_up"}[counted]
+    real_count, real_forget = getattr(counting, name), erasure._forget_searches
+
+    def count(*args: Any) -> Any:
+        found = real_count(*args)
+        has_counted.set()
+        assert is_erased.wait(60)
+        wait_until(lambda: erasing.done() or is_lock_awaited())
+        return found
+
+    def forget_searches(person: Any) -> None:
+        real_forget(person)
+        is_erased.set()  # and committed
+
+    def other(work: Callable[[], object]) -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    monkeypatch.setattr(counting, name, count)
+    monkeypatch.setattr(erasure, "_forget_searches", forget_searches)
+    with ThreadPoolExecutor(2) as pool:
+        closing = pool.submit(other, counting.close_days)
+        assert has_counted.wait(60)
+        erasing = pool.submit(other, lambda: forget(NUMBER))
+        closing.result(60)
+        erasing.result(60)
+
+    for model in (DailyTotal, MonthlyTotal):
+        assert {total.reason for total in model.objects.all()} == {f"{ERASED} rang"}
+    assert list(traces(NUMBER)) == []
+
+
+def is_lock_awaited() -> bool:
+    """Of anybody in the server: too soon is no harm."""
+    statement = {
+        "postgresql": "SELECT 'waiting', count(*) FROM pg_locks WHERE NOT granted",
+        # Not a table of information_schema: whoever asks often is told the same again.
+        "mysql": "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'",
+    }[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return int(cursor.fetchone()[1]) > 0
 
 
 # --- whole, and nobody else -------------------------------------------------------------------
