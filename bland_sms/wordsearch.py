@@ -7,6 +7,7 @@ triggers. So messages that are deleted, such as by an erasure, leave the index w
 from __future__ import annotations
 
 import re
+import string
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -30,12 +31,22 @@ SECONDS = 1
 _INDEXED_CHARACTERS = 20_000
 """Of a message, since PostgreSQL refuses to index very long ones."""
 
+_DOCUMENT = "to_tsvector('simple', translate(left({table}.text, {length}), '{signs}', '{spaces}'))"
+"""What PostgreSQL indexes. Signs become spaces: its parser takes ``-1234``, ``3.50``, an address
+and a URL for one word each, so that no part of them would be found."""
+_SIGNS = string.punctuation.replace("%", "").replace("'", "")
+"""Without what SQL writes otherwise: PostgreSQL never takes these two for a part of a word."""
+
 _CREATE = {
     "postgresql": (
-        "CREATE INDEX {concurrently} IF NOT EXISTS {index} ON {table} "
-        "USING gin (to_tsvector('simple', left(text, {length})))",
+        "CREATE INDEX {concurrently} IF NOT EXISTS {index} ON {table} USING gin ({document})",
     ),
-    "mysql": ("ALTER TABLE {table} ADD FULLTEXT INDEX {index} (text)",),
+    "mysql": (
+        # Else "the" and "www" are in no message, and a search for them and others finds nothing.
+        "SET SESSION innodb_ft_enable_stopword = OFF",
+        "ALTER TABLE {table} ADD FULLTEXT INDEX {index} (text)",
+        "SET SESSION innodb_ft_enable_stopword = DEFAULT",
+    ),
     "sqlite": (
         "CREATE VIRTUAL TABLE {index} USING fts5(text, content='{table}', content_rowid='id')",
         "CREATE TRIGGER {index}_new AFTER INSERT ON {table} BEGIN "
@@ -63,8 +74,7 @@ _EXISTS = {
     "sqlite": "SELECT 1 FROM sqlite_master WHERE name = '{index}'",
 }
 _MATCHES = {
-    "postgresql": "to_tsvector('simple', left({table}.text, {length})) "
-    "@@ plainto_tsquery('simple', %s)",
+    "postgresql": "{document} @@ plainto_tsquery('simple', %s)",
     "mysql": "MATCH ({table}.text) AGAINST (%s IN BOOLEAN MODE)",
     "sqlite": "{table}.id IN (SELECT rowid FROM {index} WHERE {index} MATCH %s "
     "ORDER BY rowid DESC LIMIT {most})",
@@ -111,6 +121,8 @@ def find(text: str, conversations: QuerySet[Conversation] | None = None) -> Foun
         conversations: Of these only; ``None``: of all.
     """
     terms = re.findall(r"\w+", text.replace("\0", " "))[:MOST_TERMS]
+    if _vendor() == "mysql":
+        terms = _indexed(terms)
     if not terms:
         return Found([])
     quoted = {
@@ -134,6 +146,14 @@ def find(text: str, conversations: QuerySet[Conversation] | None = None) -> Foun
         before = [*copied[MOST_LOOKED_AT : MOST_LOOKED_AT + 1], 0][0]
         return Found(list(newest.filter(pk__gt=before)[:MOST_FOUND]), is_of_newest=True)
     return Found(found[:MOST_FOUND], is_cut=len(found) > MOST_FOUND)
+
+
+def _indexed(terms: list[str]) -> list[str]:
+    """Those that MySQL and MariaDB index by their length; one more that is required is in none."""
+    with connections[using(Message)].cursor() as cursor:
+        cursor.execute("SELECT @@innodb_ft_min_token_size, @@innodb_ft_max_token_size")
+        shortest, longest = cursor.fetchone()
+    return [term for term in terms if shortest <= len(term) <= longest]
 
 
 def _of_the_newest(
@@ -193,10 +213,14 @@ def _execute(statements: tuple[str, ...]) -> None:
 
 def _sql(statement: str) -> str:
     is_open = connections[using(Message)].in_atomic_block
+    table = Message._meta.db_table
+    document = _DOCUMENT.format(
+        table=table, length=_INDEXED_CHARACTERS, signs=_SIGNS, spaces=" " * len(_SIGNS)
+    )
     return statement.format(
         index=INDEX,
-        table=Message._meta.db_table,
-        length=_INDEXED_CHARACTERS,
+        table=table,
+        document=document,
         most=MOST_LOOKED_AT,
         concurrently="" if is_open else "CONCURRENTLY",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from io import StringIO
@@ -145,6 +147,43 @@ def test_find__the_newest_wherever_it_looks_first(
     wanted = sorted((minute for minute, text in told if "parcel" in text), reverse=True)
     assert [minutes[message.text] for message in found.messages] == wanted[:1]
     assert found.is_cut == (len(wanted) > 1)
+
+
+WORDS = st.one_of(
+    st.text("abcdefghijklmnop", min_size=3, max_size=8),
+    st.text("0123456789", min_size=3, max_size=8),
+    st.sampled_from(["PARCEL", "größe", "señor", "заказ", "com", "the", "www", "1234e5", "v20"]),
+)
+
+
+@pytest.mark.usefixtures("index")
+@given(
+    pieces=st.lists(
+        st.tuples(
+            WORDS, st.text(string.punctuation + " \n\u00a0\u2013\u2019", min_size=1, max_size=3)
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    before=st.text(string.punctuation, max_size=2),
+)
+@example(pieces=[("ORD", "-"), ("1234", "")], before="")
+@example(pieces=[("15550001111", " ")], before="+")
+@example(pieces=[("dana", "@"), ("example", "."), ("com", "/"), ("help", "")], before="")
+@example(pieces=[("1234", "."), ("500", "")], before="$")
+@example(pieces=[("Where", " is my "), ("parcel", "?")], before="")
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+def test_find__each_word_of_a_message_whatever_stands_beside_it(
+    pieces: list[tuple[str, str]], before: str
+) -> None:
+    """A number of an order, an amount, a part of an address: each database reads such texts by
+    rules of its own."""
+    text = before + "".join(word + between for word, between in pieces)
+    Conversation.objects.all().delete()
+    say("conv_1", text)
+    for word in re.findall(r"\w{3,}", text):
+        assert texts(word) == [text], word
+    assert texts(text) == [text]
 
 
 def test_create__finds_what_was_there_before() -> None:
