@@ -68,19 +68,21 @@ class World:
 
     def look(self) -> None:
         for process in self.dice.sample(self.alive, min(1, len(self.alive))):
-            if any(one.conversation_id == POISON for one in process.claimed):
+            if any(one.delivery.conversation_id == POISON for one in process.claimed):
                 self.die(process)
                 return
             for one in process.claimed:
                 if one.delivery.fence.is_open():
-                    process.seen[one.conversation_id] = self.versions[one.conversation_id]
+                    process.seen[one.delivery.conversation_id] = self.versions[
+                        one.delivery.conversation_id
+                    ]
 
     def end(self) -> None:
         for process in self.dice.sample(self.alive, min(1, len(self.alive))):
             self.alive.remove(process)
-            held = {one.conversation_id for one in process.claimed if self._holds(one)}
+            held = {one.delivery.conversation_id for one in process.claimed if self._holds(one)}
             for one in process.claimed:
-                seen = process.seen.get(one.conversation_id)
+                seen = process.seen.get(one.delivery.conversation_id)
                 if seen is None:
                     continue
                 one.problem = self.dice.choice(
@@ -88,10 +90,12 @@ class World:
                 )
                 one.is_charged = self.dice.random() < 0.2
                 if one.problem is None:
-                    self.copied[one.conversation_id] = max(seen, self.copied[one.conversation_id])
+                    self.copied[one.delivery.conversation_id] = max(
+                        seen, self.copied[one.delivery.conversation_id]
+                    )
             process.context.__exit__(None, None, None)
             for one in process.claimed:
-                assert one.conversation_id in held or not one.processed
+                assert one.delivery.conversation_id in held or not one.processed
 
     def interrupt(self) -> None:
         """A time limit, SystemExit or the like."""
@@ -158,12 +162,12 @@ class World:
         raise AssertionError("something waits for ever")
 
     def look_of(self, process: Process) -> None:
-        if any(one.conversation_id == POISON for one in process.claimed):
+        if any(one.delivery.conversation_id == POISON for one in process.claimed):
             self.die(process)
             return
         self.alive.remove(process)
         for one in process.claimed:
-            self.copied[one.conversation_id] = self.versions[one.conversation_id]
+            self.copied[one.delivery.conversation_id] = self.versions[one.delivery.conversation_id]
             one.problem = None
         process.context.__exit__(None, None, None)
 

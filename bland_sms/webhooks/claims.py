@@ -273,7 +273,7 @@ def _give_back(claimed: Claimed) -> None:
     except Error as error:
         logger.warning(
             "the claim on conversation %s ends by itself: %s",
-            claimed.conversation_id,
+            claimed.delivery.conversation_id,
             type(error).__name__,
         )
 

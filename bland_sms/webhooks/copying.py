@@ -193,7 +193,7 @@ class _Job:
             self.worked.processed += one.processed
             self.worked.put_off += one.put_off
             if one.given_up:
-                self.worked.failed[one.conversation_id] = one.given_up
+                self.worked.failed[one.delivery.conversation_id] = one.given_up
 
 
 # --- asking -----------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def _copy(claimed: Sequence[Claimed], job: _Job) -> None:
     counted: set[str] = set()
     try:
         refreshed = refresh_many(
-            [one.conversation_id for one in claimed], allowance=allowance, on_turn=on_turn
+            [one.delivery.conversation_id for one in claimed], allowance=allowance, on_turn=on_turn
         )
     except BlandConfigurationError as error:
         job.count(error)
@@ -242,7 +242,7 @@ def _copy(claimed: Sequence[Claimed], job: _Job) -> None:
     _count_new(refreshed, job, counted)
     held_up = _held_up(list(refreshed.copied))
     for one in claimed:
-        pk = one.conversation_id
+        pk = one.delivery.conversation_id
         if pk in refreshed.copied:
             one.problem = WrongClockError() if pk in held_up else None
         else:
@@ -253,19 +253,18 @@ def _copy_alone(claimed: Sequence[Claimed], job: _Job) -> None:
     for one in claimed:
         if job.is_over():
             return
+        pk = one.delivery.conversation_id
         try:
-            refresh(one.conversation_id, allowance=job.allowance([one]))
+            refresh(pk, allowance=job.allowance([one]))
         except BlandError as error:
             one.problem = error
         except Exception as error:
             if isinstance(error, Error) and is_passing(error):
                 raise
-            logger.warning(
-                "conversation %s could not be stored: %s", one.conversation_id, type(error).__name__
-            )
+            logger.warning("conversation %s could not be stored: %s", pk, type(error).__name__)
             one.problem = error
         else:
-            is_held_up = bool(_held_up([one.conversation_id]))
+            is_held_up = bool(_held_up([pk]))
             one.problem = WrongClockError() if is_held_up else None
         job.count(one.problem)
 

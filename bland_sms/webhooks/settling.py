@@ -67,10 +67,6 @@ class Claimed:
     given_up: Failure = field(default_factory=Failure)
     """The reason, where deliveries were given up."""
 
-    @property
-    def conversation_id(self) -> str:
-        return str(self.delivery.conversation_id)
-
 
 def settle(claimed: Claimed) -> None:
     """Write what came of one copy, for all deliveries that it serves."""
@@ -78,7 +74,7 @@ def settle(claimed: Claimed) -> None:
     failure = _failure(problem)
     error = kept(failure)
     if failure:
-        logger.info("conversation %s: %s", claimed.conversation_id, failure.code)
+        logger.info("conversation %s: %s", claimed.delivery.conversation_id, failure.code)
     is_sent = not isinstance(problem, BlandNotSentError)
     claimed.processed, claimed.put_off, claimed.given_up = 0, 0, Failure()
     if not claimed.delivery.release_lease(**FREE, **({} if is_sent else {"asked_at": None})):
