@@ -178,11 +178,11 @@ class LiveCounts:
         self._left = 0
 
     def begin(self) -> None:
-        """Whether it is large is told by its row; they are what they were when another process was
-        stopped."""
-        self._update.refresh_from_db(fields=["live_counts", "live_seconds_each"])
+        """Whether it is large was told when it was started; the rest is what another process had
+        left when it was stopped."""
         self._is_large = self._update.live_counts is not None
         if self._is_large:
+            self._update.refresh_from_db(fields=["live_counts", "live_seconds_each"])
             self._update.keep_counts()
             self._left, self._began_at = self._count_left(), time.monotonic()
 
