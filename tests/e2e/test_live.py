@@ -79,6 +79,25 @@ def test_live__logged_out_and_in_again_in_another_window(
     problems.clear()
 
 
+def test_live__answers_of_an_older_release(desk: Desk, waiting: BulkUpdate) -> None:
+    """While a release is rolled out: its page says that it is old, until the new one answers."""
+    page = desk()
+
+    def of_older_release(route: Route) -> None:
+        told = route.fetch().json()
+        del told["state"]
+        route.fulfill(json=told)
+
+    page.route("**/progress/", of_older_release)
+    opened(page, waiting)
+    old = page.get_by_text("This page shows how it was at")
+    old.wait_for()
+    page.unroute("**/progress/")
+    waiting.items.update(not_before=None)
+    page.get_by_text("1 changed").locator("visible=true").first.wait_for()
+    old.wait_for(state="hidden")
+
+
 @pytest.mark.parametrize("is_before", [True, False], ids=["before the first look", "after it"])
 def test_live__worker_that_does_not_come(is_before: bool, desk: Desk, waiting: BulkUpdate) -> None:
     asked = BulkUpdate.objects.filter(pk=waiting.pk)

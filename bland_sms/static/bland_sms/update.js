@@ -136,10 +136,16 @@
     };
 
     const refreshParts = async (progress) => {
+      const stale = document.getElementById("bland-sms-stale");
+      if (progress.state === undefined) {
+        stale?.removeAttribute("hidden"); // a server of an older release: it does not tell it
+        return;
+      }
       const isOld = progress.done !== done && Date.now() - fetched > PARTS;
       if (progress.state !== state || isOld) {
         await replaceParts();
         done = progress.done;
+        stale?.setAttribute("hidden", "");
       }
       state = progress.state;
     };
