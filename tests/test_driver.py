@@ -155,6 +155,21 @@ def test_run__large_update_costs_few_statements(
     assert len(seen) <= 100, len(seen)
 
 
+def test_run__small_update_is_looked_at_once(
+    sandbox: BlandSandbox, copied: Copied, started: Started
+) -> None:
+    """What a run has closed is not asked about again, and what was never large has no counts."""
+    bulk_update = started(copied(1))
+
+    with CaptureQueriesContext(connection) as seen:
+        assert run(bulk_update)
+
+    sql = [one["sql"].replace('"', "").replace("`", "") for one in seen]
+    assert sum(one.startswith("SELECT") and "live_counts" in one for one in sql) == 2
+    closed = next(n for n, one in enumerate(sql) if "SET counts_at_rest" in one)
+    assert not [one for one in sql[closed:] if "FROM bland_sms_bulkupdateitem" in one]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_run__gives_back_what_a_newer_update_asks_the_opposite_of(
     sandbox: BlandSandbox, copied: Copied, started: Started, set_bland: Any, monkeypatch: Any

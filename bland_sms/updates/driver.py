@@ -108,8 +108,8 @@ def _run(bulk_update: BulkUpdate, seconds: float | None, stopped: threading.Even
     patient(release_dead_claims)
     known = BulkUpdate.objects.prefetch_related("requested_by").filter(pk=bulk_update.pk)
     update = patient(known.get)
-    _Drive(update, seconds, stopped).go()
-    return not patient(update.items.filter(state__in=State.OPEN).exists)
+    is_over = _Drive(update, seconds, stopped).go()
+    return is_over or not patient(update.items.filter(state__in=State.OPEN).exists)
 
 
 class _Drive:
@@ -149,14 +149,16 @@ class _Drive:
             fence=self.update.fence.is_open,
         )
 
-    def go(self) -> None:
+    def go(self) -> bool:
+        """Carry out what can be; True: this run has closed the update."""
         try:
             if not patiently(self._take_over):
-                return
+                return False
             self._carry_out()
-            self._close()
+            return self._close()
         except LostLeaseError:
             logger.warning("update %s: another process has taken over", self.update.pk)
+            return False
         except BaseException:
             self._wind_up()
             raise
@@ -344,14 +346,14 @@ class _Drive:
         leave_unstored(outcome, error)
         self._write([outcome])
 
-    def _close(self) -> None:
-        """Settle what was held back, and say how the update stands."""
+    def _close(self) -> bool:
+        """Settle what was held back, and say how the update stands; whether it is closed."""
         self.answers.settle_held(is_stopped=bool(self.stop))
         self._flush()
-        patiently(self._release)
+        return patiently(self._release)
 
-    def _release(self) -> None:
-        release(self.update, self.stop, self.budget, self.answers.troubles)
+    def _release(self) -> bool:
+        return release(self.update, self.stop, self.budget, self.answers.troubles)
 
     # --- an exception ends it -----------------------------------------------------------------
 

@@ -33,8 +33,8 @@ JITTER = 0.25
 
 def release(
     update: BulkUpdate, stop: Failure, budget: RetryBudget, troubles: Collection[int | None]
-) -> None:
-    """Give the lease back and say how the update stands.
+) -> bool:
+    """Give the lease back and say how the update stands; whether it is closed: nothing is open.
 
     Args:
         stop: Why it stops, if it does.
@@ -64,11 +64,12 @@ def release(
             cancel_items(list(unsent.values_list("pk", flat=True)), "cancelled")
             came_to_rest = True
         if finish_if_done(update.pk):
-            return
+            return True
         if came_to_rest:
             come_to_rest(update.pk)
         elif update.live_counts is not None:
             update.keep_counts()
+    return False
 
 
 def outage_of(statuses: Collection[int | None]) -> Failure:
