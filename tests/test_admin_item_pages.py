@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AbstractUser
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from bland_sms import updates
@@ -158,6 +160,31 @@ def test_confirm__counts_a_large_overlap_no_further_than_any_list(
     monkeypatch.setattr(lately, "COUNT_CAP", 3)
     html = unescape(desk.get(f"{ADMIN}/{draft.pk}/confirm/").content.decode())
     assert f"Update {first.pk} by an operator does the opposite for 3+ of them" in html
+
+
+@pytest.mark.parametrize(
+    ("shared", "words"), [(range(6), "4+"), (range(4), "4"), (range(3, 6), "3")]
+)
+def test_overlaps__of_a_large_one_the_first_ids_are_looked_at_first(
+    shared: range,
+    words: str,
+    copied: Copied,
+    started: Started,
+    staff: AbstractUser,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where these do not tell that there are more than are counted, all of them are counted."""
+    monkeypatch.setattr(lately, "COUNT_CAP", 4)
+    monkeypatch.setattr(lately, "SPARE", 1)
+    ids = sorted(copied(6))
+    other = started([ids[place] for place in shared])
+    BulkUpdate.objects.filter(pk=other.pk).update(live_counts={})  # as of a large one
+    draft = updates.prepare(ids, True, requested_by=staff)
+    with CaptureQueriesContext(connection) as asked:
+        [found] = lately.overlaps(draft)
+    assert f"Update {other.pk} by an operator does the opposite for {words} of them" in found.text
+    looks = [one for one in asked if "COUNT(*)" in one["sql"]]
+    assert len(looks) == (1 if words == "4+" else 2)
 
 
 def answered(number: int, moments: list[float], state: str = "changed") -> BulkUpdate:

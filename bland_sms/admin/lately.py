@@ -19,6 +19,8 @@ Status = BulkUpdate.Status
 MOST_NAMED = 10
 MOST_LOOKED_AT = 100
 """Updates that are still at work, the oldest: more of them are not looked through."""
+SPARE = 2000
+"""Conversations of a draft that are looked at first, beyond those that are counted."""
 LOOKED_AT = 20
 """The last updates whose speed is looked at."""
 FEWEST_ITEMS = 25
@@ -47,12 +49,22 @@ def overlaps(draft: BulkUpdate) -> list[Overlap]:
         Exists(open_items.filter(bulk_update=OuterRef("pk"))), status__in=Status.UNFINISHED
     ).exclude(pk=draft.pk)
     chosen = draft.items.values("conversation_id")
+    # Of two large ones the conversations with the first ids are mostly enough to tell that there
+    # are more than are counted: to look through all of them takes as long as they are many.
+    ids = draft.items.order_by("conversation_id").values_list("conversation_id", flat=True)
+    first = ids[COUNT_CAP + SPARE : COUNT_CAP + SPARE + 1].first()
     told: list[Overlap] = []
-    columns = ("pk", "is_active", "requested_by_name")
+    columns = ("pk", "is_active", "requested_by_name", "live_counts")
     for other in unfinished.only(*columns).order_by("pk")[:MOST_LOOKED_AT]:
         # By its id: by their state alone PostgreSQL reads the draft's own items, which all wait.
-        same = open_items.filter(bulk_update=other.pk, conversation_id__in=chosen)
-        number = same.order_by()[: COUNT_CAP + 1].count()
+        items = open_items.filter(bulk_update=other.pk).order_by()
+        number = 0
+        if first is not None and other.live_counts is not None:
+            same = chosen.filter(conversation_id__lt=first)
+            near = items.filter(conversation_id__lt=first, conversation_id__in=same)
+            number = near[: COUNT_CAP + 1].count()
+        if number <= COUNT_CAP:
+            number = items.filter(conversation_id__in=chosen)[: COUNT_CAP + 1].count()
         if not number:
             continue
         if other.is_active == draft.is_active:
