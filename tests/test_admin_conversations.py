@@ -22,7 +22,7 @@ from django.urls import include, path, reverse
 from django.utils import timezone
 
 from bland_sms import updates
-from bland_sms.admin import BulkUpdateAdmin, ConversationAdmin, SyncRunAdmin, base
+from bland_sms.admin import BulkUpdateAdmin, ConversationAdmin, SyncRunAdmin, base, named
 from bland_sms.mirror import apply_conversation
 from bland_sms.models import BulkUpdate, BulkUpdateItem, Conversation, SyncRun
 from bland_sms.payloads import ConversationPayload
@@ -433,6 +433,32 @@ def test_filter__change_that_waits(desk: Client, copied: Copied, started: Any) -
     ids = copied(3)
     started(ids[:1])
     assert listed(desk.get(LIST, {"change": "waiting"}).content.decode()) == {ids[0]}
+
+
+@pytest.mark.parametrize("most", [10, 5, 3])
+def test_filter__change__of_all_or_of_more_than_are_found(
+    most: int, desk: Client, copied: Copied, started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages, counts and other filters say the same, however the list finds its rows."""
+    ids = copied(9)
+    started(ids[:7])
+    monkeypatch.setattr(named, "COUNT_CAP", most)
+    monkeypatch.setattr(named, "SPARE", 1)
+    monkeypatch.setattr(base, "COUNT_CAP", most)
+    monkeypatch.setattr(ConversationAdmin, "list_per_page", 2)
+    Conversation.objects.filter(pk__in=ids[:2]).update(agent_number="+15550190009")
+    rows = Conversation.objects.filter(pk__in=ids[:7]).order_by("-last_activity_at", "-id")
+    expected = list(rows.values_list("pk", flat=True))[:most]
+    shown = []
+    for page in range(1, (min(most, 7) + 1) // 2 + 1):
+        found = desk.get(LIST, {"change": "waiting", "p": page}).context["cl"]
+        shown += [row.pk for row in found.result_list]
+        assert found.result_count == min(most, 7)
+        assert found.paginator.is_capped is (most < 7)
+    assert shown == expected
+    few = desk.get(LIST, {"change": "waiting", "our_number": "+15550190009"}).context["cl"]
+    assert (few.result_count, few.paginator.is_capped) == (2, False)
+    assert {row.pk for row in few.result_list} == set(ids[:2])
 
 
 @pytest.mark.parametrize("name", ["status", "activity", "our_number", "change"])

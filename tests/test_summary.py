@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from bland_sms.admin import ConversationAdmin, filters
+from bland_sms.admin import ConversationAdmin, named
 from bland_sms.database import patiently
 from bland_sms.mirror import apply_page
 from bland_sms.models import (
@@ -294,11 +294,11 @@ def test_prune__totals_go_when_no_page_shows_them() -> None:
 def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list behind a number finds its rows by another way where they are many, or long ago."""
     if request.param == "long ago":
-        monkeypatch.setattr(filters, "_expected", lambda _rows: 0)
+        monkeypatch.setattr(named, "_expected", lambda _rows: 0)
     if request.param == "more than are named":
-        monkeypatch.setattr(filters, "MOST_NAMED", 0)
-        monkeypatch.setattr(filters, "MOST_IN_AN_ARRAY", 0)
-        monkeypatch.setattr(filters, "MOST_INSTEAD_OF_A_WALK", 0)
+        monkeypatch.setattr(named, "MOST_NAMED", 0)
+        monkeypatch.setattr(named, "MOST_IN_AN_ARRAY", 0)
+        monkeypatch.setattr(named, "MOST_INSTEAD_OF_A_WALK", 0)
 
 
 @pytest.mark.usefixtures("many")

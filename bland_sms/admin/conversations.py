@@ -34,6 +34,7 @@ from .filters import (
 )
 from .formatting import Unlogged, ago, quantity, shown_number, shown_text, shown_time
 from .kept import add_kept
+from .named import AskedPaginator
 from .pending import add_requested_changes
 from .posted_search import is_name, searched
 from .search_hints import hidden_words, reading_words
@@ -92,6 +93,7 @@ class ConversationAdmin(ConversationPage, ConversationActions):
         "stop_selected",
     )
     action_form = ReasonActionForm
+    paginator = AskedPaginator
     redirect_single_id = True
     """A search for one whole id opens its page."""
     empty_value_display = gettext_lazy("not told")

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 from django.contrib import admin
 from django.db import connections
-from django.db.models import BooleanField, Exists, F, Func, OuterRef, QuerySet, Subquery, Value
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..models import BulkUpdateItem, Conversation, ConversationEvent
+from ..models import BulkUpdate, BulkUpdateItem, Conversation, ConversationEvent
 from ..models.conversation import Status
 from ..models.event import day_begins, day_ends
 from ..selections import ACTIVITY, ALL, CHANGES, PICKED, event_words, read_event, selection_data
 from ..summary import Measure
 from ..words import clean_text
 from .date_filter import DateFilter, day_of
+from .named import last_asked, named_by
 
-MOST_NAMED = 5000
-"""Conversations that a condition names one by one."""
-MOST_IN_AN_ARRAY = 100_000
-"""Rows whose conversations PostgreSQL looks up one by one."""
-MOST_INSTEAD_OF_A_WALK = 1_000_000
-"""The same where it is known that a walk along the list would be longer."""
 BEGAN = "bland_sms_began_at"
 """Attribute of a conversation in the list of those that began in some days: when it did."""
 MOST_NUMBERS = 50
@@ -96,7 +90,10 @@ class ChangeFilter(admin.SimpleListFilter):
         self, request: HttpRequest, queryset: QuerySet[Conversation]
     ) -> QuerySet[Conversation]:
         if self.value() == "waiting":
-            return _named_by(_items(BulkUpdateItem.State.OPEN), queryset)
+            # The updates are found first, and all the items of finished ones are left alone.
+            unsettled = (*BulkUpdate.Status.UNFINISHED, BulkUpdate.Status.CANCELLED)
+            of_these = Q(bulk_update__status__in=unsettled)
+            return last_asked(_items(BulkUpdateItem.State.OPEN), queryset, among=of_these)
         if self.value() == "failed":
             # No item fails before its update is started.
             states = (BulkUpdateItem.State.FAILED, BulkUpdateItem.State.UNKNOWN)
@@ -104,7 +101,7 @@ class ChangeFilter(admin.SimpleListFilter):
             later = BulkUpdateItem.objects.filter(
                 conversation_id=OuterRef("conversation_id"), pk__gt=OuterRef("pk")
             ).exclude(state=BulkUpdateItem.State.CANCELLED)
-            return _named_by(failed.filter(~Exists(later)), queryset, is_dear=True)
+            return last_asked(failed.filter(~Exists(later)), queryset)
         return queryset
 
 
@@ -189,9 +186,9 @@ class EventFilter(admin.SimpleListFilter):
                 if name in self.used_parameters:
                     value = clean_text(self.used_parameters[name])
                     items = items.filter(**{f"bulk_update__{column}": value})
-            return _named_by(items, queryset)
+            return named_by(items, queryset)
         events = ConversationEvent.objects.filter(kind=kind, at__gte=begins, at__lt=ends)
-        return _named_by(events, queryset, until=ends)
+        return named_by(events, queryset, until=ends)
 
 
 class StopFilter(admin.SimpleListFilter):
@@ -211,75 +208,7 @@ class StopFilter(admin.SimpleListFilter):
         if self.value() != "yes":
             return queryset
         asked = ConversationEvent.objects.filter(kind=ConversationEvent.Kind.ASKED_TO_STOP)
-        return _named_by(asked, queryset)
-
-
-def _named_by(
-    rows: QuerySet[Any],
-    conversations: QuerySet[Conversation],
-    *,
-    is_dear: bool = False,
-    until: datetime | None = None,
-) -> QuerySet[Conversation]:
-    """The conversations that rows of another table name.
-
-    With a plain subquery PostgreSQL walks along the list, newest first, until it has met a page of
-    them: of the events of a month last winter that is a walk through all that came after.
-
-    Args:
-        is_dear: Whether finding these rows takes about as long as finding their conversations:
-            then they are found once, and not again for the count and for the page.
-        until: Where most of these conversations had their last activity by then, so that such a
-            walk is short if not much came after.
-    """
-    ids = rows.order_by().values("conversation_id")
-    if connections[conversations.db].vendor == "postgresql":
-        if is_dear:
-            found = list(ids.values_list("conversation_id", flat=True)[: MOST_IN_AN_ARRAY + 1])
-            if len(found) <= MOST_IN_AN_ARRAY:
-                named = conversations.filter(_IsNamed(F("pk"), Value(found)))
-                return named if found else conversations.none()
-        elif until is not None and not rows.exists():
-            return conversations.none()
-        elif _expected(rows) <= _worth_looking_up(conversations.db, until):
-            return conversations.filter(_IsOneOf(F("pk"), Subquery(ids)))
-    else:
-        few = list(ids.values_list("conversation_id", flat=True)[: MOST_NAMED + 1])
-        if len(few) <= MOST_NAMED:
-            return conversations.filter(pk__in=sorted(set(few)))
-    return conversations.filter(pk__in=ids)
-
-
-def _worth_looking_up(using: str, until: datetime | None) -> int:
-    """How many conversations PostgreSQL finds one by one before a walk along the list does."""
-    if until is None:
-        return MOST_IN_AN_ARRAY
-    after = Conversation.objects.using(using).filter(last_activity_at__gte=until)
-    return min(MOST_INSTEAD_OF_A_WALK, _expected(after))
-
-
-def _expected(rows: QuerySet[Any]) -> int:
-    """How many rows PostgreSQL believes there are: to count a million takes longer than a page."""
-    [told] = json.loads(rows.order_by().values("pk").explain(format="json"))
-    return int(told["Plan"]["Plan Rows"])
-
-
-class _IsOneOf(Func):
-    """``id = ANY (ARRAY (SELECT ...))``: PostgreSQL asks the subquery first, and once."""
-
-    arg_joiner = " = ANY (ARRAY "
-    template = "%(expressions)s)"
-    output_field = BooleanField()
-
-
-class _IsNamed(Func):
-    """The same of a list. As a bare list its length would show, and PostgreSQL would walk along
-    the conversations in the hope of a page of them: to the last one where a filter lets none pass.
-    """
-
-    template = "%(expressions)s::text[])))"
-    arg_joiner = " = ANY (ARRAY (SELECT unnest("
-    output_field = BooleanField()
+        return named_by(asked, queryset)
 
 
 def _items(states: Iterable[str]) -> QuerySet[BulkUpdateItem]:
