@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
@@ -372,9 +373,12 @@ def test_page__active_now_leads_to_the_lists(desk: Client, monkeypatch: pytest.M
         f'href="{rows[0].active[0].url.replace("&", "&amp;")}"' in desk.get(PAGE).content.decode()
     )
     monkeypatch.setattr("bland_sms.summary.reading.ACTIVE_CAP", 2)
-    assert all(
-        cell.number is None for row in desk.get(PAGE).context["numbers"] for cell in row.active
-    )
+    page = desk.get(PAGE)
+    assert all(cell.number is None for row in page.context["numbers"] for cell in row.active)
+    [now] = re.findall('<p class="bland-sms-now">(.*?)</p>', page.content.decode(), re.DOTALL)
+    links = dict(re.findall('<a href="([^"]*)">([^<]*)</a>', now.partition("·")[0]))
+    found = {words: desk.get(url).context["cl"].result_count for url, words in links.items()}
+    assert found == {"Active": 2, "With a person": 1}
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,7 @@ class SummaryView(AdminView):
             asked.last,
             agent_number=asked.agent_number,
             conversations=conversations,
+            only_periods=self.as_csv,
         )
         if self.as_csv:
             return csv_response(request, "summary.csv", _csv_header(), _csv_rows(found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
@@ -24,6 +24,18 @@ ACTIVE_CAP = 10_000
 MOST_REASONS = 50
 
 
+class _Sum(NamedTuple):
+    """Some totals added up: a lighter row than a total is, since there are a thousand."""
+
+    kind: str
+    count: int
+    seconds: int
+    day: date = date.min
+    agent_number: str = ""
+    requested_by_name: str = ""
+    reason: str = ""
+
+
 def read(
     step: str,
     first: date,
@@ -31,6 +43,7 @@ def read(
     *,
     agent_number: str = "",
     conversations: QuerySet[Conversation] | None = None,
+    only_periods: bool = False,
 ) -> Summary:
     """The numbers of the days from ``first`` to ``last``.
 
@@ -38,6 +51,7 @@ def read(
         agent_number: Of one of our numbers only; ``""``: all.
         conversations: Of these conversations only, counted now, at most
             ``LONGEST_NARROWED_DAYS``; ``None``: of all.
+        only_periods: Nothing by our number, by whom or of what is active now.
     """
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
     today = day_of(timezone.now())
@@ -47,18 +61,14 @@ def read(
     by_day = count(live, conversations)
     if agent_number:
         by_day = [total for total in by_day if total.agent_number == agent_number]
-    by_number = by_day
-    if conversations is None:
-        kept = _Kept(days, live, agent_number)
-        by_day = by_day + kept.by_period(step)
-        by_number = by_number + kept.by_number()
+    kept = None if conversations is not None else _Kept(days, live, agent_number)
     return _summary(
         step,
         first,
         last,
-        by_day,
-        by_number,
-        active_now=_active_now(agent_number, conversations),
+        [*by_day, *(kept.by_period(step) if kept else ())],
+        [] if only_periods else [*by_day, *(kept.by_number() if kept else ())],
+        active_now=None if only_periods else _active_now(agent_number, conversations),
         uncounted=len(uncounted) - len(live) if conversations is None else 0,
     )
 
@@ -83,17 +93,17 @@ class _Kept:
         self._months = MonthlyTotal.objects.filter(month__in=months, **of)
         self._others = totals.filter(_between(first, last, months))
 
-    def by_period(self, step: str) -> list[DailyTotal]:
+    def by_period(self, step: str) -> list[_Sum]:
         """By day, and a month's under its first day where months are asked for."""
         if step != "month":
-            return [DailyTotal(**row) for row in add_up(self._days, "day")]
+            return [_Sum(**row) for row in add_up(self._days, "day")]
         months = add_up(self._months.annotate(day=F("month")), "day")
-        return [DailyTotal(**row) for row in (*add_up(self._others, "day"), *months)]
+        return [_Sum(**row) for row in (*add_up(self._others, "day"), *months)]
 
-    def by_number(self) -> list[DailyTotal]:
+    def by_number(self) -> list[_Sum]:
         columns = ("agent_number", "requested_by_name", "reason")
         found = (*add_up(self._others, *columns), *add_up(self._months, *columns))
-        return [DailyTotal(**row) for row in found]
+        return [_Sum(**row) for row in found]
 
 
 def _between(first: date, last: date, months: set[date]) -> Q:
@@ -109,8 +119,8 @@ def _summary(
     step: str,
     first: date,
     last: date,
-    by_day: Iterable[DailyTotal],
-    by_our_number: Iterable[DailyTotal],
+    by_day: Iterable[DailyTotal | _Sum],
+    by_our_number: Iterable[DailyTotal | _Sum],
     **others: Any,
 ) -> Summary:
     total = Numbers()
@@ -150,11 +160,11 @@ def _active_now(
 ) -> dict[str, Counter[str]] | None:
     rows = Conversation.objects.all() if conversations is None else conversations
     active = rows.filter(status__in=(Status.ACTIVE, Status.HANDED_OFF)).order_by()
-    found = active.values_list("agent_number", "status")[: ACTIVE_CAP + 1]
+    found = list(active.values_list("agent_number", "status")[: ACTIVE_CAP + 1])
+    if len(found) > ACTIVE_CAP:
+        return None
     counted: dict[str, Counter[str]] = defaultdict(Counter)
-    number = 0
-    for ours, status in found:
-        number += 1
+    for (ours, status), number in Counter(found).items():
         if not agent_number or ours == agent_number:
-            counted[ours][status] += 1
-    return None if number > ACTIVE_CAP else dict(counted)
+            counted[ours][status] = number
+    return dict(counted)
