@@ -87,7 +87,9 @@ def count(
     for day, ours, name, reason, times in _by_day(
         items, "finished_at", days, number, who, why, times=Count("pk")
     ):
-        found[day, Measure.BY_US, ours or "", name, reason] += times
+        found[day, Measure.BY_US, ours or "", "", ""] += times
+        found[day, Measure.WHY, "", name, reason] += times
+        found[day, Measure.WHY_OF_NUMBER, ours or "", name, reason] += times
     return [
         DailyTotal(
             day=key[0],

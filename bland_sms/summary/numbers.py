@@ -21,6 +21,11 @@ class Measure:
     MESSAGES = "messages"
     BY_US = "deactivated_by_us"
     FIRST_HAND_OFF = "first_hand_off"
+    WHY = "why"
+    """Of deactivations by us: by whom and why. Apart from how many they are, since there are many
+    of these totals, which a page of all numbers would read for each of its sums."""
+    WHY_OF_NUMBER = "why_of_number"
+    """The same by our number, for a page of one."""
 
 
 COLUMNS: dict[str, Any] = {

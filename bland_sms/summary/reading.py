@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
@@ -14,7 +15,7 @@ from ..models import Conversation, DailyTotal, MonthlyTotal, UncountedDay, Uncou
 from ..models.conversation import Status
 from ..models.event import day_of
 from .counting import add_up, count
-from .numbers import Measure, Numbers, Period, Summary
+from .numbers import Kind, Measure, Numbers, Period, Summary
 from .periods import begin_of, end_of_month
 
 LIVE_DAYS = 7
@@ -22,9 +23,11 @@ LIVE_DAYS = 7
 ACTIVE_CAP = 10_000
 """Active conversations are counted no further."""
 MOST_REASONS = 50
+COUNTED = (*Kind.values, Measure.FIRST_HAND_OFF, Measure.MESSAGES, Measure.BY_US)
 
 
-class _Sum(NamedTuple):
+@dataclass(slots=True)
+class _Sum:
     """Some totals added up: a lighter row than a total is, since there are a thousand."""
 
     kind: str
@@ -58,9 +61,12 @@ def read(
     noted = UncountedDay.objects.filter(day__range=(first, last)).values_list("day", flat=True)
     uncounted = {*noted.order_by().distinct(), today} & set(days)
     live = sorted(uncounted)[-LIVE_DAYS:] if conversations is None else days
-    by_day = count(live, conversations)
+    counted = count(live, conversations)
     if agent_number:
-        by_day = [total for total in by_day if total.agent_number == agent_number]
+        counted = [total for total in counted if total.agent_number == agent_number]
+    by_day = [total for total in counted if total.kind in COUNTED]
+    why = Measure.WHY_OF_NUMBER if agent_number else Measure.WHY
+    by_us = [total for total in counted if total.kind == why]
     kept = None if conversations is not None else _Kept(days, live, agent_number)
     return _summary(
         step,
@@ -68,6 +74,7 @@ def read(
         last,
         [*by_day, *(kept.by_period(step) if kept else ())],
         [] if only_periods else [*by_day, *(kept.by_number() if kept else ())],
+        [] if only_periods else [*by_us, *(kept.by_us(why) if kept else ())],
         active_now=None if only_periods else _active_now(agent_number, conversations),
         uncounted=len(uncounted) - len(live) if conversations is None else 0,
     )
@@ -96,14 +103,21 @@ class _Kept:
     def by_period(self, step: str) -> list[_Sum]:
         """By day, and a month's under its first day where months are asked for."""
         if step != "month":
-            return [_Sum(**row) for row in add_up(self._days, "day")]
-        months = add_up(self._months.annotate(day=F("month")), "day")
-        return [_Sum(**row) for row in (*add_up(self._others, "day"), *months)]
+            return _sums(self._days.filter(kind__in=COUNTED), "day")
+        months = self._months.filter(kind__in=COUNTED).annotate(day=F("month"))
+        return _sums(self._others.filter(kind__in=COUNTED), "day") + _sums(months, "day")
 
     def by_number(self) -> list[_Sum]:
-        columns = ("agent_number", "requested_by_name", "reason")
-        found = (*add_up(self._others, *columns), *add_up(self._months, *columns))
-        return [_Sum(**row) for row in found]
+        kept = (self._others.filter(kind__in=COUNTED), self._months.filter(kind__in=COUNTED))
+        return [one for totals in kept for one in _sums(totals, "agent_number")]
+
+    def by_us(self, why: str) -> list[_Sum]:
+        kept = (self._others.filter(kind=why), self._months.filter(kind=why))
+        return [one for totals in kept for one in _sums(totals, "requested_by_name", "reason")]
+
+
+def _sums(totals: QuerySet[Any], *columns: str) -> list[_Sum]:
+    return [_Sum(**row) for row in add_up(totals, *columns)]
 
 
 def _between(first: date, last: date, months: set[date]) -> Q:
@@ -121,6 +135,7 @@ def _summary(
     last: date,
     by_day: Iterable[DailyTotal | _Sum],
     by_our_number: Iterable[DailyTotal | _Sum],
+    whys: Iterable[DailyTotal | _Sum],
     **others: Any,
 ) -> Summary:
     total = Numbers()
@@ -136,8 +151,8 @@ def _summary(
             numbers.add(one.kind, one.count, one.seconds)
     for one in by_our_number:
         by_number[one.agent_number].add(one.kind, one.count, one.seconds)
-        if one.kind == Measure.BY_US:
-            by_us[one.requested_by_name, one.reason] += one.count
+    for one in whys:
+        by_us[one.requested_by_name, one.reason] += one.count
     begins = sorted(by_period)
     ends = [*(begin - timedelta(days=1) for begin in begins[1:]), last]
     return Summary(
