@@ -253,6 +253,29 @@ def test_read__a_year_is_read_from_the_totals_of_months() -> None:
     assert read("month", first, last).periods != expected["month"].periods
 
 
+def test_read__a_page_of_all_numbers_reads_no_reasons_of_one_and_the_other_way_around() -> None:
+    a_few_days()
+    close_days()
+    every, one = week(), week(agent_number=OTHER)
+    assert every.by_us and one.by_us
+    for kind, page in (("why_of_number", every), ("why", one)):
+        kept = list(DailyTotal.objects.filter(kind=kind))
+        DailyTotal.objects.filter(kind=kind).delete()
+        assert week(agent_number=OTHER if page is one else "") == page
+        DailyTotal.objects.bulk_create(kept)
+
+
+def test_read__only_periods_asks_for_nothing_else() -> None:
+    a_few_days()
+    close_days()
+    whole = week()
+    with CaptureQueriesContext(connection) as asked:
+        found = week(only_periods=True)
+    assert (found.periods, found.total) == (whole.periods, whole.total)
+    assert not any("status" in one["sql"] for one in asked)
+    assert sum("dailytotal" in one["sql"] for one in asked) == 1
+
+
 def test_read__more_active_than_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     a_few_days()
     monkeypatch.setattr("bland_sms.summary.reading.ACTIVE_CAP", 2)

@@ -205,7 +205,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'default_permissions': (),
-                'indexes': [models.Index(fields=['day', 'kind'], name='bland_sms_total_day')],
+                'indexes': [models.Index(fields=['kind', 'day'], name='bland_sms_total_day')],
             },
         ),
         migrations.CreateModel(

@@ -89,7 +89,7 @@ class DailyTotal(Total):
 
     class Meta:
         default_permissions = ()
-        indexes = [models.Index(fields=["day", "kind"], name="bland_sms_total_day")]
+        indexes = [models.Index(fields=["kind", "day"], name="bland_sms_total_day")]
 
     def __str__(self) -> str:
         return f"{self.day} {self.kind}: {self.count}"

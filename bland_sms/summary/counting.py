@@ -35,7 +35,7 @@ from ..models import (
     UncountedMonth,
 )
 from ..models.event import day_begins, day_ends, day_of
-from .numbers import Kind, Measure
+from .numbers import KEPT, Kind, Measure
 from .periods import LONGEST_DAYS, begin_of, end_of_month
 
 DAYS_AT_ONCE = 20
@@ -166,7 +166,7 @@ def _close(days: Sequence[date]) -> None:
         seen = _lock(UncountedDay, "day", days)
         noted = sorted(set(seen.values()))
         totals = DailyTotal.objects.using(using(DailyTotal))
-        totals.filter(day__in=noted).delete()
+        totals.filter(kind__in=KEPT, day__in=noted).delete()
         totals.bulk_create(count(noted), batch_size=500)
         months = sorted({begin_of("month", day) for day in noted})
         UncountedMonth.objects.using(using(UncountedMonth)).bulk_create(
@@ -182,7 +182,7 @@ def _close_month(month: date) -> None:
         if not seen:
             return
         days = DailyTotal.objects.using(using(DailyTotal)).filter(
-            day__range=(month, end_of_month(month))
+            kind__in=KEPT, day__range=(month, end_of_month(month))
         )
         totals = MonthlyTotal.objects.using(using(MonthlyTotal))
         totals.filter(month=month).delete()

@@ -28,6 +28,10 @@ class Measure:
     """The same by our number, for a page of one."""
 
 
+COUNTED = (*Kind.values, Measure.MESSAGES, Measure.BY_US, Measure.FIRST_HAND_OFF)
+"""Kinds of totals that say how many."""
+KEPT = (*COUNTED, Measure.WHY, Measure.WHY_OF_NUMBER)
+"""All kinds of totals; the index has them before the day."""
 COLUMNS: dict[str, Any] = {
     Kind.STARTED: Kind.STARTED.label,
     Kind.HANDED_OFF: Kind.HANDED_OFF.label,

@@ -15,7 +15,7 @@ from ..models import Conversation, DailyTotal, MonthlyTotal, UncountedDay, Uncou
 from ..models.conversation import Status
 from ..models.event import day_of
 from .counting import add_up, count
-from .numbers import Kind, Measure, Numbers, Period, Summary
+from .numbers import COUNTED, Measure, Numbers, Period, Summary
 from .periods import begin_of, end_of_month
 
 LIVE_DAYS = 7
@@ -23,7 +23,6 @@ LIVE_DAYS = 7
 ACTIVE_CAP = 10_000
 """Active conversations are counted no further."""
 MOST_REASONS = 50
-COUNTED = (*Kind.values, Measure.FIRST_HAND_OFF, Measure.MESSAGES, Measure.BY_US)
 
 
 @dataclass(slots=True)
