@@ -8,8 +8,10 @@ from django.apps import apps
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
-from .models import Conversation
-from .updates.decisions import Visible
+from .models import BulkUpdateItem, Conversation
+
+Visible = QuerySet[Conversation] | None
+"""The conversations that a person may see. ``None``: all of them."""
 
 
 def shown_by(admin: Any, request: HttpRequest) -> Visible:
@@ -29,6 +31,13 @@ def is_narrowed(queryset: QuerySet[Conversation]) -> bool:
     """Whether a queryset may leave rows out. Without it no page needs to look at the rows."""
     query = queryset.query
     return bool(query.where or len(query.alias_map) > 1)
+
+
+def visible_items(items: QuerySet[BulkUpdateItem], visible: Visible) -> QuerySet[BulkUpdateItem]:
+    """Those of the items of updates whose conversations are visible."""
+    if visible is None:
+        return items
+    return items.filter(conversation_id__in=visible.order_by().values("pk"))
 
 
 def shown_to(request: HttpRequest) -> Visible:

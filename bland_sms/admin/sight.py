@@ -14,8 +14,7 @@ from .. import updates
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
 from ..quantities import number_words
 from ..reasons import Failure
-from ..updates.decisions import Visible
-from ..visible import shown_by
+from ..visible import Visible, shown_by, visible_items
 
 State = BulkUpdateItem.State
 
@@ -36,7 +35,7 @@ class Sight:
     with_words: bool
 
     def items(self, items: QuerySet[BulkUpdateItem]) -> QuerySet[BulkUpdateItem]:
-        return updates.items_of(items, self.conversations)
+        return visible_items(items, self.conversations)
 
     def counts(self, bulk_update: BulkUpdate) -> dict[str, int]:
         """Items by state; of these conversations only."""

@@ -20,6 +20,7 @@ from ..conf import get_settings
 from ..database import after_commit
 from ..models import BulkUpdate, BulkUpdateItem
 from ..reasons import Failure
+from ..visible import visible_items
 from .errors import refusal_of
 from .filters import ITEMS, UPDATES
 from .paging import KeysetPagination
@@ -75,7 +76,7 @@ class BulkUpdateViewSet(RequestedViewSet[BulkUpdate]):
     @action(detail=True, serializer_class=ItemSerializer, pagination_class=KeysetPagination)
     def items(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """What became of each conversation of an update."""
-        items: QuerySet[Any] = updates.items_of(
+        items: QuerySet[Any] = visible_items(
             self.get_object().items.all(), self.get_conversations()
         )
         rows = self.paginate_queryset(self.filter_queryset(items))

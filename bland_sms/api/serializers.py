@@ -11,13 +11,14 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 from rest_framework import serializers
 
-from .. import standing, updates
+from .. import standing
 from ..dispatching import Driver, driver_of
 from ..models import BulkUpdate, BulkUpdateItem, Conversation, Message, StandingOrder
 from ..models.conversation import Status as ConversationStatus
 from ..payloads import EPOCH
 from ..selections import selection_words
 from ..sync import copied_at, last_full_walk_at
+from ..visible import visible_items
 from .parsing import (
     ConversationIdsField,
     StrictBooleanField,
@@ -207,7 +208,7 @@ class BulkUpdateSerializer(serializers.ModelSerializer[BulkUpdate]):
     def get_counts(self, bulk_update: BulkUpdate) -> dict[str, int] | None:
         visible = self.context["view"].get_conversations()
         if visible is not None:
-            items = updates.items_of(bulk_update.items.all(), visible)
+            items = visible_items(bulk_update.items.all(), visible)
             return bulk_update.counts(items) if self.parent is None else None
         if self.parent is None:
             return bulk_update.known_counts()

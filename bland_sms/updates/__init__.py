@@ -6,10 +6,8 @@ from ..on_demand import on_demand
 
 if TYPE_CHECKING:
     from .decisions import (
-        Visible,
         cancel,
         has_hidden,
-        items_of,
         left_alone,
         proceed,
         retry,
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 
 __getattr__ = on_demand(
     __name__,
-    decisions="Visible cancel has_hidden items_of left_alone proceed retry undo undoable undoing",
+    decisions="cancel has_hidden left_alone proceed retry undo undoable undoing",
     driver="run",
     ledger=(
         "COUNTED_EACH_TIME DRAFT_LIFE EmptySelectionError SelectionError "
@@ -51,11 +49,9 @@ __all__ = [
     "EmptySelectionError",
     "SelectionError",
     "SelectionTooLargeError",
-    "Visible",
     "cancel",
     "expire_drafts",
     "has_hidden",
-    "items_of",
     "leave_out_hidden",
     "left_alone",
     "note_preview",

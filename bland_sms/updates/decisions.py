@@ -11,6 +11,7 @@ from django.utils import timezone
 from ..database import patient, using, write_transaction
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
 from ..people import name_of
+from ..visible import Visible, visible_items
 from .ledger import drop_already_queued, prepare
 from .transitions import (
     NOT_STOPPED,
@@ -24,16 +25,6 @@ from .transitions import (
 
 State = BulkUpdateItem.State
 Status = BulkUpdate.Status
-
-Visible = QuerySet[Conversation] | None
-"""The conversations that the deciding user may see. ``None``: all of them."""
-
-
-def items_of(items: QuerySet[BulkUpdateItem], visible: Visible) -> QuerySet[BulkUpdateItem]:
-    """Those of the items whose conversations are visible."""
-    if visible is None:
-        return items
-    return items.filter(conversation_id__in=visible.order_by().values("pk"))
 
 
 @patient
@@ -75,7 +66,7 @@ def _cancel_visible(bulk_update: BulkUpdate, user: Any, visible: Visible) -> int
         if not _lock(bulk_update.pk, status__in=Status.UNFINISHED):
             return 0
         release_dead_claims()
-        open_items = items_of(bulk_update.items.filter(state__in=State.OPEN), visible)
+        open_items = visible_items(bulk_update.items.filter(state__in=State.OPEN), visible)
         item_ids = list(open_items.values_list("pk", flat=True))
         number = cancel_items(item_ids, "cancelled", **who)
         number += call_back(item_ids, "cancelled", **who)
@@ -97,7 +88,7 @@ def has_hidden(bulk_update: BulkUpdate, states: Iterable[str], visible: Visible)
     if visible is None:
         return False
     items = bulk_update.items.filter(state__in=tuple(states))
-    return items_of(items, visible).count() < items.count()
+    return visible_items(items, visible).count() < items.count()
 
 
 @patient
@@ -121,7 +112,9 @@ def retry(bulk_update: BulkUpdate, user: Any = None, *, visible: Visible = None)
     the opposite was requested since, the item becomes ``superseded``.
     """
     alias = using(BulkUpdate)
-    again = items_of(bulk_update.items.filter(state__in=(State.FAILED, State.UNKNOWN)), visible)
+    again = visible_items(
+        bulk_update.items.filter(state__in=(State.FAILED, State.UNKNOWN)), visible
+    )
     with write_transaction(BulkUpdate):
         queued = BulkUpdate.objects.filter(
             Exists(again),

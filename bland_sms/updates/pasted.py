@@ -9,7 +9,7 @@ from ..conf import get_settings
 from ..database import patient, using, write_transaction
 from ..models import BulkUpdate, PastedLine
 from ..pasting import Line, Match, candidate_match, match
-from .decisions import Visible
+from ..visible import Visible
 from .ledger import SelectionTooLargeError, add_items, prepare
 
 Status = BulkUpdate.Status
