@@ -120,8 +120,18 @@ class _Drive:
     ) -> None:
         self.update = bulk_update
         self.stopped = stopped or threading.Event()
+        deadline = send_until = None
+        if seconds is not None:
+            deadline = time.monotonic() + seconds
+            send_until = deadline - min(seconds * LAST_SEND_SHARE, LAST_SEND_SECONDS)
         self.budget = RetryBudget(tokens=bulk_update.retry_tokens)
-        self.allowance = self._allowance(seconds)
+        self.allowance = Allowance(
+            deadline=deadline,
+            send_until=send_until,
+            budget=self.budget,
+            fence=bulk_update.fence.is_open,
+        )
+        """What all requests of this run share; each has its own that counts for itself."""
         self.crew: Crew | None = None
         self.jobs: dict[int, Job] = {}
         """Claimed, and with the threads; by item."""
@@ -135,19 +145,6 @@ class _Drive:
         """The longest that an answer took."""
         self.flushed_at = self.renewed_at = self.looked_at = time.monotonic()
         self.counts = LiveCounts(bulk_update)
-
-    def _allowance(self, seconds: float | None) -> Allowance:
-        """What all requests of this run share; each has its own that counts for itself."""
-        deadline = send_until = None
-        if seconds is not None:
-            deadline = time.monotonic() + seconds
-            send_until = deadline - min(seconds * LAST_SEND_SHARE, LAST_SEND_SECONDS)
-        return Allowance(
-            deadline=deadline,
-            send_until=send_until,
-            budget=self.budget,
-            fence=self.update.fence.is_open,
-        )
 
     def go(self) -> bool:
         """Carry out what can be; True: this run has closed the update."""
