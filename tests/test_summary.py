@@ -257,7 +257,8 @@ def test_read__a_page_of_all_numbers_reads_no_reasons_of_one_and_the_other_way_a
     a_few_days()
     close_days()
     every, one = week(), week(agent_number=OTHER)
-    assert every.by_us and one.by_us
+    assert every.by_us
+    assert one.by_us
     for kind, page in (("why_of_number", every), ("why", one)):
         kept = list(DailyTotal.objects.filter(kind=kind))
         DailyTotal.objects.filter(kind=kind).delete()

@@ -26,6 +26,8 @@ MOST_INSTEAD_OF_A_WALK = 1_000_000
 """The same where it is known that a walk along the list would be longer."""
 SPARE = 1000
 """Found beyond those that a list counts: some may be found twice, or have gone."""
+SAMPLE = 500
+"""Of those that were found: by them it is guessed where the newest of all are."""
 FOUND = "bland_sms_found"
 """Alias of a list by a requested change: its conversations, found before."""
 _instead: ContextVar[list[str] | None] = ContextVar("bland_sms_instead", default=None)
@@ -67,7 +69,8 @@ def last_asked(
 
     On PostgreSQL no more are found than a list counts, so that it costs the same however many there
     are. Of more, :class:`AskedPaginator` counts those that were found, and PostgreSQL walks along
-    the list until it has met a page of them.
+    the list until it has met a page of them; unless they are so old that it would walk further
+    than they are many.
 
     Args:
         among: What all of these items meet, and what leads to them sooner.
@@ -82,8 +85,23 @@ def last_asked(
     if not found:
         return conversations.none()
     are_all = len(found) < COUNT_CAP + SPARE
-    condition = _IsAsked(F("pk"), Value(found), *([] if are_all else [Subquery(ids)]))
+    condition: Func = _IsAsked(F("pk"), Value(found))
+    if not are_all:
+        until = _newest(found, conversations.db)
+        is_far = _expected(items) <= _worth_looking_up(conversations.db, until)
+        many = _IsOneOf if is_far else _IsIn
+        condition = _IsAsked(F("pk"), Value(found), many(F("pk"), Subquery(ids)))
     return conversations.alias(**{FOUND: _Found(found, are_all)}).filter(condition)
+
+
+def _newest(found: list[str], using: str) -> datetime | None:
+    """Until when a walk along the list is to go, for a page of more than these; by a sample of
+    them, of which one in a hundred is newer. ``None``: none of them is there."""
+    some = Value(found[:: max(1, len(found) // SAMPLE)])
+    rows = Conversation.objects.using(using).filter(_IsNamed(F("pk"), some))
+    moments = rows.order_by("-last_activity_at").values_list("last_activity_at", flat=True)
+    newest = list(moments[: SAMPLE // 100])
+    return newest[-1] if newest else None
 
 
 class AskedPaginator(CappedPaginator):
@@ -174,7 +192,7 @@ class _Found(Value):
 
 
 class _IsAsked(Func):
-    """That of a list; that of a subquery where the list has only the first ones."""
+    """That of a list; another condition where the list has only the first ones."""
 
     output_field = BooleanField()
 
@@ -183,7 +201,7 @@ class _IsAsked(Func):
         instead = _instead.get()
         if instead is not None:
             return compiler.compile(_IsNamed(column, Value(instead)))
-        return compiler.compile(_IsIn(column, *many) if many else _IsNamed(column, found))
+        return compiler.compile(many[0] if many else _IsNamed(column, found))
 
 
 class _IsIn(Func):
