@@ -93,7 +93,8 @@ class ChangeFilter(admin.SimpleListFilter):
             # The updates are found first, and all the items of finished ones are left alone.
             unsettled = (*BulkUpdate.Status.UNFINISHED, BulkUpdate.Status.CANCELLED)
             of_these = Q(bulk_update__status__in=unsettled)
-            return last_asked(_items(BulkUpdateItem.State.OPEN), queryset, among=of_these)
+            items, mostly = _items(BulkUpdateItem.State.OPEN), BulkUpdateItem.State.WAITING
+            return last_asked(items, queryset, mostly=mostly, among=of_these)
         if self.value() == "failed":
             # No item fails before its update is started.
             states = (BulkUpdateItem.State.FAILED, BulkUpdateItem.State.UNKNOWN)
@@ -101,7 +102,7 @@ class ChangeFilter(admin.SimpleListFilter):
             later = BulkUpdateItem.objects.filter(
                 conversation_id=OuterRef("conversation_id"), pk__gt=OuterRef("pk")
             ).exclude(state=BulkUpdateItem.State.CANCELLED)
-            return last_asked(failed.filter(~Exists(later)), queryset)
+            return last_asked(failed.filter(~Exists(later)), queryset, mostly=states[0])
         return queryset
 
 

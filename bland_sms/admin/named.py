@@ -27,7 +27,7 @@ MOST_INSTEAD_OF_A_WALK = 1_000_000
 SPARE = 1000
 """Found beyond those that a list counts: some may be found twice, or have gone."""
 SAMPLE = 500
-"""Of those that were found: by them it is guessed where the newest of all are."""
+"""Conversations by which it is guessed where in the list the newest of many are."""
 FOUND = "bland_sms_found"
 """Alias of a list by a requested change: its conversations, found before."""
 _instead: ContextVar[list[str] | None] = ContextVar("bland_sms_instead", default=None)
@@ -63,6 +63,7 @@ def last_asked(
     items: QuerySet[BulkUpdateItem],
     conversations: QuerySet[Conversation],
     *,
+    mostly: str,
     among: Q | None = None,
 ) -> QuerySet[Conversation]:
     """The conversations of these items, which are found once: not again for the count and the page.
@@ -73,6 +74,7 @@ def last_asked(
     than they are many.
 
     Args:
+        mostly: The state that most of these items are in.
         among: What all of these items meet, and what leads to them sooner.
     """
     if connections[conversations.db].vendor != "postgresql":
@@ -87,18 +89,22 @@ def last_asked(
     are_all = len(found) < COUNT_CAP + SPARE
     condition: Func = _IsAsked(F("pk"), Value(found))
     if not are_all:
-        until = _newest(found, conversations.db)
+        until = _newest(mostly, conversations.db)
         is_far = _expected(items) <= _worth_looking_up(conversations.db, until)
         many = _IsOneOf if is_far else _IsIn
         condition = _IsAsked(F("pk"), Value(found), many(F("pk"), Subquery(ids)))
     return conversations.alias(**{FOUND: _Found(found, are_all)}).filter(condition)
 
 
-def _newest(found: list[str], using: str) -> datetime | None:
-    """Until when a walk along the list is to go, for a page of more than these; by a sample of
-    them, of which one in a hundred is newer. ``None``: none of them is there."""
-    some = Value(found[:: max(1, len(found) // SAMPLE)])
-    rows = Conversation.objects.using(using).filter(_IsNamed(F("pk"), some))
+def _newest(state: str, using: str) -> datetime | None:
+    """How far back a walk along the list would go for a page of the conversations with an item in
+    this state, by a sample of them of which one in a hundred is newer. ``None``: there is none.
+
+    Those with the first ids are as good as any, since Bland's ids are random.
+    """
+    items = BulkUpdateItem.objects.using(using).filter(state=state).order_by("conversation_id")
+    some = Subquery(items.values("conversation_id")[:SAMPLE])
+    rows = Conversation.objects.using(using).filter(_IsOneOf(F("pk"), some))
     moments = rows.order_by("-last_activity_at").values_list("last_activity_at", flat=True)
     newest = list(moments[: SAMPLE // 100])
     return newest[-1] if newest else None
