@@ -79,7 +79,9 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
     ordering: ClassVar[Options] = ("-pk",)
     sortable_by: ClassVar[Options] = ()
     search_fields: ClassVar[Options] = ("customer_key",)
-    search_help_text = gettext_lazy("A whole phone number in any format, or an address.")
+    search_help_text = gettext_lazy(
+        "A whole phone number in any format, an address, or the number of an order."
+    )
     actions: Options = (
         "lift_selected",
         "renew_selected",
