@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
-from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.admin.widgets import url_params_from_lookup_dict
 from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
@@ -299,6 +298,10 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
         if "\0" in value:
             raise BadRequest("not a key")
 
+    def page_context(self, request: HttpRequest, row: AnyModel) -> dict[str, Any]:
+        """What the page of a row shows beside its fields, for a reader who may see the row."""
+        return {}
+
     def change_view(
         self,
         request: HttpRequest,
@@ -306,11 +309,15 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        tell_finished(request, self.admin_site)
-        is_update = self.model is BulkUpdate and object_id.isdecimal() and len(object_id) < 19
-        shown = int(object_id) if is_update else None
-        context = {**line_context(request, self.admin_site, shown=shown), **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, context)
+        response = super().change_view(request, object_id, form_url, extra_context)
+        if isinstance(response, TemplateResponse) and response.context_data is not None:
+            row = response.context_data["original"]
+            context = self.page_context(request, row)  # first: what it shows is not told as well
+            tell_finished(request, self.admin_site)
+            shown = row.pk if self.model is BulkUpdate else None
+            line = line_context(request, self.admin_site, shown=shown)
+            response.context_data |= {**line, **context, **(extra_context or {})}
+        return response
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -329,20 +336,7 @@ class PagedAdmin(MirroredAdmin[AnyModel]):
     """Rows whose page shows more than their fields."""
 
     def page_context(self, request: HttpRequest, row: AnyModel) -> dict[str, Any]:
-        """What the page of a row shows, for a reader who may see the row."""
         raise NotImplementedError
-
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        row = self.get_object(request, unquote(object_id))
-        if row is not None and self.has_view_permission(request, row):
-            extra_context = {**self.page_context(request, row), **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, extra_context)
 
 
 def _word_counts(changelist: Any) -> None:
