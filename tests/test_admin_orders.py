@@ -269,10 +269,13 @@ def test_export(lead: Client) -> None:
 
 
 def test_all_suspended__one_banner(lead: Client) -> None:
-    standing.make(CUSTOMER, "x")
+    order = standing.make(CUSTOMER, "x")
     StandingOrder.objects.update(suspended_code="orders_too_often")
 
-    assert text_of(lead.get(LIST)).count("All standing orders were suspended") >= 1
+    told = text_of(lead.get(LIST)).count("All standing orders were suspended")
+    assert told >= 1
+    lead.post(LIST, {"action": "export_selected", "_selected_action": [order.pk]})
+    assert text_of(lead.get(LIST)).count("All standing orders were suspended") == told
 
 
 def test_numbers_need_view_conversation(client: Client, django_user_model: Any) -> None:

@@ -214,6 +214,13 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
         changelist.get_queryset = get_queryset  # type: ignore[method-assign]
         return changelist
 
+    def list_context(self, request: HttpRequest) -> dict[str, Any]:
+        """What a list shows beside its rows; an action is answered without it."""
+        return {
+            **line_context(request, self.admin_site),
+            "bland_sms_search_url": self._own_url("search"),
+        }
+
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -224,13 +231,8 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
         context = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
         response = super().changelist_view(request, context)
         if isinstance(response, TemplateResponse) and response.context_data is not None:
-            # Only now: an action that was carried out is answered without the list.
             tell_finished(request, self.admin_site)
-            response.context_data = {
-                **line_context(request, self.admin_site),
-                "bland_sms_search_url": self._own_url("search"),
-                **response.context_data,
-            }
+            response.context_data = {**self.list_context(request), **response.context_data}
             changelist = response.context_data.get("cl")
             if changelist is not None:
                 _word_counts(changelist)

@@ -187,6 +187,19 @@ class ConversationAdmin(ConversationPage, ConversationActions):
             matching = visible.filter(pk__in=ids)
         return matching, False
 
+    def list_context(self, request: HttpRequest) -> dict[str, Any]:
+        freshness = freshness_context(request)
+        return {
+            **super().list_context(request),
+            **freshness,
+            "bland_sms_may_read": self.has_transcript_permission(request),
+            "bland_sms_is_empty": freshness["bland_sms_copied_at"] is None and is_mirror_empty(),
+            "bland_sms_may_refresh": self.has_refresh_permission(request),
+            "bland_sms_may_paste": any(
+                self.has_update_permission(request, is_active) for is_active in (True, False)
+            ),
+        }
+
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -198,18 +211,7 @@ class ConversationAdmin(ConversationPage, ConversationActions):
                 current_app=self.admin_site.name,
             )
             return HttpResponseRedirect(url)
-        freshness = freshness_context(request)
-        context = {
-            **freshness,
-            "bland_sms_may_read": self.has_transcript_permission(request),
-            "bland_sms_is_empty": freshness["bland_sms_copied_at"] is None and is_mirror_empty(),
-            "bland_sms_may_refresh": self.has_refresh_permission(request),
-            "bland_sms_may_paste": any(
-                self.has_update_permission(request, is_active) for is_active in (True, False)
-            ),
-            **(extra_context or {}),
-        }
-        response = super().changelist_view(request, context)
+        response = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse) and response.context_data is not None:
             self._add_search_hints(request, response.context_data)
             changelist = response.context_data.get("cl")

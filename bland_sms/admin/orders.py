@@ -184,13 +184,7 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
         key = typed_key(search_term, get_settings().default_country_code)
         return queryset.filter(customer_key__in=standing.names_of(key)), False
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        context = {
-            "bland_sms_how_long": standing.how_long().words,
-            **(extra_context or {}),
-        }
+    def list_context(self, request: HttpRequest) -> dict[str, Any]:
         if StandingOrder.objects.filter(
             StandingOrder.not_over(), suspended_code="orders_too_often"
         ).exists():
@@ -201,7 +195,10 @@ class StandingOrderAdmin(PagedAdmin[StandingOrder]):
                     "Find out what it is, then renew the suspended orders."
                 ),
             )
-        return super().changelist_view(request, context)
+        return {
+            **super().list_context(request),
+            "bland_sms_how_long": standing.how_long().words,
+        }
 
     # --- actions ------------------------------------------------------------------------------
 

@@ -165,15 +165,17 @@ class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
     def when(self, bulk_update: BulkUpdate) -> SafeString | str:
         return shown_time(bulk_update.started_at)
 
+    def list_context(self, request: HttpRequest) -> dict[str, Any]:
+        return {
+            **super().list_context(request),
+            "bland_sms_may_paste": bool(self.verbs_of_menu(request)),
+            "bland_sms_query": request.GET.urlencode(),
+        }
+
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        context = {
-            "bland_sms_may_paste": bool(self.verbs_of_menu(request)),
-            "bland_sms_query": request.GET.urlencode(),
-            **(extra_context or {}),
-        }
-        response = super().changelist_view(request, context)
+        response = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse) and response.context_data is not None:
             response.context_data |= getattr(request, "bland_sms_search", {})
             changelist = response.context_data.get("cl")
