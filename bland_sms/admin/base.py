@@ -334,13 +334,6 @@ class MirroredAdmin(ModelAdmin[AnyModel]):
         return response
 
 
-class PagedAdmin(MirroredAdmin[AnyModel]):
-    """Rows whose page shows more than their fields."""
-
-    def page_context(self, request: HttpRequest, row: AnyModel) -> dict[str, Any]:
-        raise NotImplementedError
-
-
 def _word_counts(changelist: Any) -> None:
     """Let the templates of any theme print the number of rows as we do: 3,200, or 10,000+."""
     if changelist.result_count >= FIRST_GROUPED:

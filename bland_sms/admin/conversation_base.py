@@ -11,12 +11,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import Conversation
-from .base import PagedAdmin
+from .base import MirroredAdmin
 from .kept import KEPT
 from .pending import REQUESTED_CHANGE
 
 
-class ConversationBase(PagedAdmin[Conversation]):
+class ConversationBase(MirroredAdmin[Conversation]):
     """Permissions by their names, and what both show."""
 
     def _may(self, request: HttpRequest, codename: str) -> bool:

@@ -30,7 +30,7 @@ from ..customers import typed_key
 from ..database import after_commit
 from ..models import Conversation, StandingOrder
 from ..quantities import number_words
-from .base import Options, PagedAdmin
+from .base import MirroredAdmin, Options
 from .csv_export import csv_response
 from .formatting import shown_number, shown_time
 from .kept import order_author, shown_suspension, until_words
@@ -61,7 +61,7 @@ EXPORTED = (
 )
 
 
-class StandingOrderAdmin(PagedAdmin[StandingOrder]):
+class StandingOrderAdmin(MirroredAdmin[StandingOrder]):
     """Customers whose conversations are kept inactive."""
 
     list_display: Options = (

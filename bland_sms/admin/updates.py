@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy
 from .. import dispatching, updates
 from ..models import BulkUpdate, BulkUpdateItem, Conversation
 from ..selections import selection_words
-from .base import Options, PagedAdmin, freshness_context
+from .base import MirroredAdmin, Options, freshness_context
 from .conversations import ConversationAdmin
 from .csv_export import csv_response
 from .formatting import Unlogged, shown_time
@@ -50,7 +50,7 @@ Status = BulkUpdate.Status
 ITEMS_SHOWN = 200
 
 
-class BulkUpdateAdmin(PagedAdmin[BulkUpdate]):
+class BulkUpdateAdmin(MirroredAdmin[BulkUpdate]):
     """The ledger. Who may not see all of it sees what they asked for themselves."""
 
     list_display: Options = (
