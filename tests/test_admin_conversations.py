@@ -777,7 +777,8 @@ def test_deactivate_selected__what_does_not_fit_into_the_time_stays_queued(
 
     assert set(at_bland(sandbox).values()) == {False}
     assert not Conversation.objects.filter(is_active=True).exists()
-    assert len(sandbox.requests("PATCH")) == 20
+    # One is sent again where its answer came when the time was over.
+    assert len(sandbox.requests("PATCH")) in (20, 21)
 
 
 def test_deactivate_selected__row_that_is_gone(

@@ -427,7 +427,8 @@ def test_forget__while_another_process_counts_what_names_the_person(
         erasing.result(60)
 
     for model in (DailyTotal, MonthlyTotal):
-        assert {total.reason for total in model.objects.all()} == {f"{ERASED} rang"}
+        reasons = {total.reason for total in model.objects.all()}
+        assert reasons - {""} == {f"{ERASED} rang"}
     assert list(traces(NUMBER)) == []
 
 

@@ -116,7 +116,8 @@ def test_vault__down_is_a_sentence_on_the_page(vault: Vault, desk: Client) -> No
     for page in pages:
         html = page.content.decode()
         assert page.status_code == 200
-        assert "could not be read" in html
+        assert "This site is not connected to Bland" in html
+        assert "API_KEY" not in html
         assert KEY not in html
     update = BulkUpdate.objects.get()
     assert (update.status, update.counts()["waiting"]) == ("stopped", 1)

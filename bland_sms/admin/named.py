@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from django.core.paginator import Page
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import BooleanField, F, Func, Q, QuerySet, Subquery, Value
 from django.utils.functional import cached_property
 
@@ -82,8 +82,7 @@ def last_asked(
     ids = items.order_by().values("conversation_id")
     sooner = ids if among is None else ids.filter(among)
     first = sooner.values_list("conversation_id", flat=True)[: COUNT_CAP + SPARE]
-    # By a cursor, which has no parallel workers: these read the table, for what the index has.
-    found = list(first.iterator(chunk_size=COUNT_CAP + SPARE))
+    found = _without_workers(first)
     if not found:
         return conversations.none()
     are_all = len(found) < COUNT_CAP + SPARE
@@ -94,6 +93,15 @@ def last_asked(
         many = _IsOneOf if is_far else _IsIn
         condition = _IsAsked(F("pk"), Value(found), many(F("pk"), Subquery(ids)))
     return conversations.alias(**{FOUND: _Found(found, are_all)}).filter(condition)
+
+
+def _without_workers(values: QuerySet[Any, str]) -> list[str]:
+    """The values, found without PostgreSQL's parallel workers: these would read the whole table
+    for what the index tells sooner."""
+    with transaction.atomic(using=values.db):
+        with connections[values.db].cursor() as cursor:
+            cursor.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+        return list(values)
 
 
 def _newest(state: str, using: str) -> datetime | None:
