@@ -17,7 +17,6 @@ _PREFIX = re.compile(
 _PARAMETERS = re.compile(r"[;?]")
 """What begins them in a URI: ``tel:+15550001111;ext=2``, ``sms:+15550001111?body=hi``."""
 _NUMBER = re.compile(r"[\d\s+().\-/\u00b7\u2010-\u2015\u2212]+")
-_ADDRESS = re.compile(r"[^\s@]*\w[^\s@]*@[^\s@]*\w[^\s@]*")
 _INTERNATIONAL_PREFIX = re.compile(r"00(?=[1-9])")
 
 
@@ -56,7 +55,10 @@ def is_number(text: str) -> bool:
 
 def is_address(text: str) -> bool:
     """Whether a folded text is written as an address is: something at some place."""
-    return _ADDRESS.fullmatch(text) is not None
+    # No one pattern: it would take the square of a long text's length.
+    name, _at, place = text.partition("@")
+    is_one_word = "@" not in place and not re.search(r"\s", text)
+    return is_one_word and all(re.search(r"\w", part) for part in (name, place))
 
 
 def digits_of(text: str) -> str:

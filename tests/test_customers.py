@@ -13,7 +13,7 @@ from django.test import Client
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bland_sms.customers import customer_key, may_be_whole, typed_key
+from bland_sms.customers import customer_key, is_address, may_be_whole, typed_key
 from bland_sms.models import Conversation
 from bland_sms.search import find, parse_search
 
@@ -178,6 +178,25 @@ def one_customer(db: None) -> list[str]:
         Conversation.objects.create(pk=f"conv_{place}", user_number=number, is_active=True)
     Conversation.objects.create(pk="conv_else", user_number="+15550100002", is_active=True)
     return [f"conv_{place}" for place in range(len(NOTATIONS))]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("dana@example.com", True),
+        ("größe@x", True),
+        ("_@x", True),
+        *(
+            (text, False)
+            for text in ("@", "dana@", "@x", "a@b@c", "a b@c", "a@b\n", ".@.", "", "a")
+        ),
+        ("a" * 1_000_000, False),  # in linear time: files of megabytes may be one cell
+        ("a" * 500_000 + "@" + "." * 500_000, False),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_is_address(text: str, expected: bool) -> None:
+    assert is_address(text) is expected
 
 
 def test_page__counts_all_notations_as_one_customer(desk: Client, one_customer: list[str]) -> None:
