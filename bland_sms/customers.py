@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import unquote
 
 MAX_KEY = 255
+MAX_IDENTITY = 1024
+"""Characters that are looked at: what is longer names nobody, and each prefix is a pass over it."""
 SHORTEST_INTERNATIONAL = 7
 """Digits behind ``00`` from which on it is the international prefix, and not part of a number."""
 
@@ -38,7 +40,7 @@ def bare(identity: str) -> str:
 
     Only in a URI does ``%40`` stand for another character (RFC 3986).
     """
-    text = folded(identity).strip()
+    text = folded(identity.strip()[:MAX_IDENTITY]).strip()
     while found := _PREFIX.match(text):
         text = text[found.end() :].strip()
         if found["uri"]:

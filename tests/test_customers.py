@@ -13,7 +13,7 @@ from django.test import Client
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bland_sms.customers import customer_key, is_address, may_be_whole, typed_key
+from bland_sms.customers import MAX_KEY, customer_key, is_address, may_be_whole, typed_key
 from bland_sms.models import Conversation
 from bland_sms.search import find, parse_search
 
@@ -266,6 +266,12 @@ def test_list__names_what_the_filters_hide(desk: Client, one_customer: list[str]
 def test_api__number_in_any_notation(desk: Client, one_customer: list[str]) -> None:
     answer = desk.get("/bland-sms/api/v1/conversations/", {"user_number": "+1 (555) 010-0001"})
     assert {row["id"] for row in answer.json()["results"]} == set(one_customer)
+
+
+@pytest.mark.parametrize("text", ["tel:", "rcs:", "%40", " "])
+def test_customer_key__of_long_texts_takes_no_time(text: str) -> None:
+    """Each prefix is a pass over the text: of megabytes of them it would take hours."""
+    assert len(customer_key(text * 1_000_000)) <= MAX_KEY
 
 
 @pytest.mark.parametrize("text", [" ", "1 ", "0 ", "(1", "- ", "1", "+ ", "a@ "])
