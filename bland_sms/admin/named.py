@@ -210,7 +210,7 @@ class _IsAsked(Func):
 
     output_field = BooleanField()
 
-    def as_sql(self, compiler: Any, connection: Any, **_others: Any) -> Any:  # type: ignore[override]
+    def as_sql(self, compiler: Any, connection: Any, *_given: Any, **_others: Any) -> Any:
         column, found, *many = self.source_expressions
         instead = _instead.get()
         if instead is not None:
